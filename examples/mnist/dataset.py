@@ -1,0 +1,58 @@
+"""Digits from a channel: the four MNIST idx files, raw or gzipped, flat or in torchvision's layout.
+
+File format: http://yann.lecun.com/exdb/mnist: big-endian magic number ``0, 0, type, rank``,
+one 32-bit size per dimension, then the values.
+"""
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import torch
+
+UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path) -> torch.Tensor:
+    """The uint8 tensor stored in one idx file."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise SystemExit(f"{path} is damaged ({error}); fetch it again") from None
+    if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTE]) or len(data) < 4 + 4 * data[3]:
+        raise SystemExit(f"{path} is no idx file of unsigned bytes (it starts with {data[:4]!r})")
+    shape = struct.unpack_from(f">{data[3]}I", data, 4)
+    values = data[4 + 4 * len(shape) :]
+    if len(values) != math.prod(shape):
+        raise SystemExit(
+            f"{path} is truncated or damaged: its header says {shape}, "
+            f"that is {math.prod(shape)} bytes, but {len(values)} follow"
+        )
+    return torch.frombuffer(bytearray(values), dtype=torch.uint8).reshape(shape)
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """The file ``name`` below ``folder``, raw or gzipped, in any of the usual layouts."""
+    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+    places = [folder, folder / "MNIST" / "raw", folder / "raw"]
+    return next((p / n for p in places for n in names if (p / n).is_file()), None)
+
+
+def load(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (uint8 ``[N, 28, 28]``) and labels (int64 ``[N]``) of ``split``: train or t10k."""
+    tensors = []
+    for name in (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"):
+        path = find(folder, name)
+        if path is None:
+            there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
+            seen = f"it holds {', '.join(there)}" if there else "it is empty or missing"
+            raise SystemExit(f"no {name} or {name}.gz in {folder} ({seen})")
+        tensors.append(read_idx(path))
+    images, labels = tensors[0], tensors[1].long()
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(labels):
+        raise SystemExit(
+            f"{folder}: {split} has images {list(images.shape)} and labels {list(labels.shape)}; "
+            "expected [N, 28, 28] and [N] with N > 0"
+        )
+    return images, labels

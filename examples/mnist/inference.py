@@ -1,0 +1,29 @@
+"""Answer with the log-probabilities of the ten digits: what a user of the inference image writes.
+
+A JSON, CSV or npy body is the normalised tensor itself, ``[N, 1, 28, 28]``; a PNG or JPEG body is
+a picture of one digit, white on black. The prediction and its encoding are the server's own.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from byoc_serving import decode
+from model import Net, normalize
+from PIL import Image
+
+
+def model_fn(model_dir: str) -> torch.nn.Module:
+    """The trained network."""
+    model = Net()
+    model.load_state_dict(torch.load(Path(model_dir) / "model.pth", weights_only=True))
+    return model
+
+
+def input_fn(body: bytes, content_type: str) -> torch.Tensor:
+    """The request's images as float32 ``[N, 1, 28, 28]``."""
+    if content_type.startswith("image/"):
+        picture = Image.open(io.BytesIO(body)).convert("L").resize((28, 28))
+        return normalize(torch.from_numpy(np.array(picture)).unsqueeze(0))
+    return torch.as_tensor(decode(body, content_type)).reshape(-1, 1, 28, 28)
