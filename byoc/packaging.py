@@ -84,7 +84,7 @@ def _entries(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise PackagingError(
-                f"{path} is a symbolic link to {os.readlink(path)}; SageMaker refuses archives "
+                f"{path} is a symbolic link to {path.readlink()}; SageMaker refuses archives "
                 "with links: put the file itself there"
             )
         if not (path.is_dir() or path.is_file()):

@@ -1,0 +1,1 @@
+"""SageMaker on your machine."""

@@ -1,14 +1,14 @@
-"""The ``/opt/ml`` tree of a training job, written as the platform writes it (contract section 2)."""
+"""The ``/opt/ml`` tree of a training job, as the platform writes it (contract section 2)."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)

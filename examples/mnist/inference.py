@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from byoc_serving import decode
 from model import Net, normalize
 from PIL import Image
+
+from byoc_serving import decode
 
 
 def model_fn(model_dir: str) -> torch.nn.Module:

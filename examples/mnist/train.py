@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import checkpoint
 import dataset
@@ -46,8 +47,16 @@ def arguments() -> argparse.Namespace:
         parser.error("no training data: give the job a channel called training")
     for name in ("epochs", "batch_size", "test_batch_size", "log_interval"):
         if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+            parser.error(
+                f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}"
+            )
     return args
+
+
+def tensors(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (uint8 ``[N, 28, 28]``) and labels (int64 ``[N]``) of a channel."""
+    images, labels = dataset.load(folder, split)
+    return torch.tensor(images), torch.tensor(labels, dtype=torch.int64)
 
 
 class Trainer:
@@ -57,9 +66,9 @@ class Trainer:
         self.args = args
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(args.seed)
-        self.train_images, self.train_labels = dataset.load(args.training, "train")
-        self.test_images, self.test_labels = dataset.load(args.test or args.training, "t10k")
-        self.model = Net().to(self.device, memory_format=torch.channels_last)
+        self.train_images, self.train_labels = tensors(args.training, "train")
+        self.test_images, self.test_labels = tensors(args.test or args.training, "t10k")
+        self.model = Net().to(self.device)
         self.optimizer = torch.optim.Adadelta(self.model.parameters(), lr=args.lr)
         self.epoch, self.step = 1, 0  # the next batch to train on
         self.history: list[dict[str, float]] = []
@@ -106,7 +115,7 @@ class Trainer:
         self.save_model()
 
     def train_epoch(self) -> float:
-        """Train from ``self.step`` to the end of the epoch; returns the mean loss of its batches."""
+        """Train from ``self.step`` to the end of the epoch; the mean loss of its batches."""
         self.model.train()
         size = self.args.batch_size
         order = torch.randperm(
@@ -119,7 +128,7 @@ class Trainer:
             labels = self.train_labels[batch].to(self.device)
             self.set_learning_rate(self.step / len(order))
             self.optimizer.zero_grad()
-            loss = nll_loss(self.model(images.to(memory_format=torch.channels_last)), labels)
+            loss = nll_loss(self.model(images), labels)
             loss.backward()
             self.optimizer.step()
             losses.append(loss.detach())
@@ -170,12 +179,12 @@ class Trainer:
         }
         checkpoint.save(self.args.checkpoint_dir, state)
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on where ``save_checkpoint`` stood."""
-        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]  # type: ignore[assignment]
-        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        torch.set_rng_state(state["random"])  # type: ignore[arg-type]
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
 
     def save_model(self) -> None:
         """The weights, and beside them in ``code/`` what the inference image needs to use them."""
@@ -202,5 +211,5 @@ class Trainer:
 if __name__ == "__main__":
     try:
         Trainer(arguments()).run()
-    except OSError as error:
+    except (dataset.DatasetError, OSError) as error:
         sys.exit(f"train.py: {error}")

@@ -37,6 +37,8 @@ class Runner(Protocol):
 
     #: One phrase for the job's log.
     description: str
+    #: Whether the programs run in this environment and see this machine's files.
+    uses_this_environment: bool
 
     def train(
         self, layout: TrainingLayout, environment: Mapping[str, str], on_line: Callable[[str], None]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class DockerRunner:
     """``train`` and ``serve`` of the two images, as ``docker run IMAGE train`` does."""
 
+    uses_this_environment = False
+
     def __init__(self, training_image: str, inference_image: str) -> None:
         import docker  # noqa: PLC0415 - only this runner needs it
 
@@ -59,8 +61,8 @@ class DockerRunner:
         ports: Mapping[str, Any] | None = None,
     ) -> Running:
         # Files that the container writes into the mounts must belong to the caller.
-        user = {} if os.getuid() == 0 else {"user": f"{os.getuid()}:{os.getgid()}"}
-        home = {} if os.getuid() == 0 else {"HOME": "/tmp"}  # noqa: S108 - inside the container
+        root = os.getuid() == 0
+        home = {} if root else {"HOME": "/tmp"}  # noqa: S108 - inside the container
         try:
             container = self._client.containers.run(
                 image,
@@ -70,10 +72,12 @@ class DockerRunner:
                 environment={**home, **environment},
                 volumes=mounts,
                 ports=dict(ports or {}),
-                **user,
+                user=None if root else f"{os.getuid()}:{os.getgid()}",
             )
         except self._errors as error:
-            raise RunnerError(f"cannot start {image}: {error}; build it with: make build") from error
+            raise RunnerError(
+                f"cannot start {image}: {error}; build it with: make build"
+            ) from error
         return _ContainerRunning(container, on_line)
 
 

@@ -24,6 +24,7 @@ class ProcessRunner:
     """``train`` and ``serve`` of the environment that this interpreter belongs to."""
 
     description = "processes of this environment (no container)"
+    uses_this_environment = True
 
     def __init__(self) -> None:
         self._bin = Path(sys.executable).parent

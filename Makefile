@@ -1,0 +1,69 @@
+# Verbs of the project; `make` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+
+# Arguments of `make demo`, `make build` and `make test`.
+DATA ?= digits
+ENGINE ?= process
+EPOCHS ?=
+SEED ?=
+HYPERPARAMETERS ?=
+DIGITS ?= 1
+OUTPUT ?= demo-output
+LANE ?= cu128
+BASE_IMAGE ?=
+TESTS ?= tests
+
+demo_options = --data '$(DATA)' --engine '$(ENGINE)' --digits '$(DIGITS)' --output '$(OUTPUT)' \
+	$(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
+	$(if $(HYPERPARAMETERS),--hyperparameters '$(HYPERPARAMETERS)')
+build_options = --lane '$(LANE)' $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+
+.PHONY: help
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.installed ## Make the environment .venv with the commands train, serve and byoc
+
+.venv/.installed: locks/dev.txt locks/install pyproject.toml
+	@locks/install
+
+.PHONY: demo
+demo: setup ## Train, serve and ask (DATA=digits|mnist|folder ENGINE=process|docker EPOCHS= SEED= HYPERPARAMETERS="lr=0.5" DIGITS=)
+	@$(if $(filter docker,$(ENGINE)),$(BIN)/byoc build $(build_options))
+	@$(BIN)/python -m examples.demo $(demo_options)
+
+.PHONY: build
+build: setup ## Build both images (LANE=cu128|cu130 BASE_IMAGE=)
+	@$(BIN)/byoc build $(build_options)
+
+.PHONY: test
+test: setup ## Run the whole test suite (TESTS=path); container tests need a Docker engine
+	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: lint
+lint: setup ## Check style, types, import rules and that the locks are fresh
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@cd examples/mnist && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py inference.py
+	@PYTHONPATH=.:serving:training $(BIN)/lint-imports --no-cache
+	@UV=$(BIN)/uv locks/compile --check
+
+.PHONY: format
+format: setup ## Put the code into the project's style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: lock
+lock: setup ## Resolve the lock files again (UPGRADE=1 moves the pins)
+	@UV=$(BIN)/uv locks/compile $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## Remove what the demo and the tools wrote; the environment stays
+	@chmod -R u+w $(OUTPUT) 2>/dev/null || true
+	@rm -rf $(OUTPUT) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
