@@ -1,4 +1,4 @@
-"""Fixtures for every test: engines that answer, the contract report, no inherited platform state."""
+"""Fixtures for every test: engines that answer, the contract report, a clean environment."""
 
 from __future__ import annotations
 

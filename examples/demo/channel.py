@@ -69,8 +69,8 @@ def _digits(folder: Path) -> tuple[Path, str]:
     test, train = order[:TEST_DIGITS], order[TEST_DIGITS:]
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", train), ("t10k", test)):
-        _write(folder / f"{name}-images-idx3-ubyte.gz", images[part])
-        _write(folder / f"{name}-labels-idx1-ubyte.gz", bunch.target[part].astype(np.uint8))
+        write(folder / f"{name}-images-idx3-ubyte.gz", images[part])
+        write(folder / f"{name}-labels-idx1-ubyte.gz", bunch.target[part].astype(np.uint8))
     return folder, f"{len(train)} + {len(test)} handwritten digits (UCI, embedded in scikit-learn)"
 
 
@@ -88,7 +88,7 @@ def _mnist(folder: Path) -> tuple[Path, str]:
     return folder, "MNIST: 60,000 + 10,000 digits"
 
 
-def _write(path: Path, values: NDArray[np.uint8]) -> None:
-    """An idx file: magic number with type and rank, sizes, values."""
+def write(path: Path, values: NDArray[np.uint8]) -> None:
+    """Write a gzipped idx file: magic number with type and rank, sizes, values."""
     header = struct.pack(f">HBB{values.ndim}I", 0, 0x08, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
