@@ -62,10 +62,12 @@ def unpack(archive: Path, folder: Path, *, read_only: bool = False) -> list[str]
             regular file, or would land outside of ``folder``. Nothing is unpacked then.
     """
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             members = tar.getmembers()
             for member in members:
                 _check(member, archive)
+            while packed.read(1 << 20):  # to the end, where gzip's checksum is
+                pass
             folder.mkdir(parents=True, exist_ok=True)
             for member in members:
                 _extract(tar, member, folder)
