@@ -1,0 +1,1 @@
+"""SageMaker's training contract: the command ``train``."""

@@ -1,0 +1,178 @@
+"""The command ``train``: PID 1 of a training container, and a plain command outside of one.
+
+``train [train] [--option value ...]``: options are handed to the program after the
+hyperparameters. SageMaker runs ``<image> train``, and with ``ContainerEntrypoint`` set to this
+command adds no word, or one more ``train``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from byoc_training import (
+    devices,
+    environment,
+    hyperparameters,
+    launch,
+    preflight,
+    program,
+    report,
+    requirements,
+    sm_variables,
+    supervise,
+)
+from byoc_training.errors import StorageError, TrainingError, UsageError
+from byoc_training.log import Log
+from byoc_training.paths import Paths
+from byoc_training.settings import Settings
+from byoc_training.signals import StopSignals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from byoc_training.environment import Environment
+
+USAGE = """\
+usage: train [--option value ...]
+
+Runs one SageMaker training job from /opt/ml (or from BYOC_ROOT). Options are handed to the
+job's program after its hyperparameters.
+
+The program is SAGEMAKER_PROGRAM or the hyperparameter sagemaker_program, else BYOC_PROGRAM.
+Other settings: BYOC_STOP_GRACE_SECONDS (time from SIGTERM to SIGKILL, default 110)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job.
+
+    Args:
+        argv: The arguments; those of the process by default.
+
+    Returns:
+        The exit code: the program's own, or that of the error class.
+    """
+    log = Log()
+    paths: Paths | None = None
+    try:
+        stops = StopSignals()
+        settings = Settings.from_environ(os.environ)
+        paths = Paths(settings.root)
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        if arguments in (["--help"], ["-h"], ["--version"]) and not paths.config.exists():
+            # Outside of a job these are meant for us; in one, for the program.
+            print(_version() if arguments == ["--version"] else USAGE)
+            return 0
+        _run(settings, paths, user_arguments(arguments), stops, log)
+    except TrainingError as error:
+        return _fail(error, paths, log)
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug must not hide the job's end
+        import traceback  # noqa: PLC0415 - only for our own bugs
+
+        traceback.print_exc()
+        bug = TrainingError(f"internal error of train: {type(error).__name__}: {error}")
+        return _fail(bug, paths, log)
+    return 0
+
+
+def user_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+    """What is left for the program after the word ``train``.
+
+    Raises:
+        UsageError: The first argument is neither ``train`` nor an option.
+    """
+    rest = list(arguments)
+    while rest and rest[0] == "train":
+        del rest[0]
+    if rest and not rest[0].startswith("-"):
+        raise UsageError(
+            f"unknown argument {rest[0]!r}; expected no argument, 'train', or options for the "
+            "program (--name value)"
+        )
+    return tuple(rest)
+
+
+def _run(
+    settings: Settings, paths: Paths, extra: tuple[str, ...], stops: StopSignals, log: Log
+) -> None:
+    """One job from its configuration to its end."""
+    environ = dict(os.environ)
+    job = environment.read(paths, environ, devices.detect(), log)
+    for line in preflight.lines(job):
+        log.info(line)
+    _make_directories(paths)
+    found = program.resolve(job, environ, settings.program, log)
+    requirements.install(found, environ, stops, log)
+    plan = _plan(job, found, extra, environ, log)
+    log.info(
+        f"starting {found.name} ({found.kind.value}, {plan.launcher.value}) in {plan.directory}"
+    )
+    outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, log)
+    report.check(outcome, plan.label)
+    for warning in model_warnings(paths.model):
+        log.warning(warning)
+    log.info(f"{found.name} succeeded after {outcome.seconds:.1f} s; model in {paths.model}")
+
+
+def _plan(
+    job: Environment,
+    found: program.Program,
+    extra: tuple[str, ...],
+    environ: Mapping[str, str],
+    log: Log,
+) -> launch.Plan:
+    arguments = (*hyperparameters.to_arguments(job.hyperparameters), *extra)
+    variables, left_out = sm_variables.build(
+        job,
+        entry_point=found.name,
+        source=found.directory,
+        module_dir=found.module_dir,
+        arguments=arguments,
+        environ=environ,
+    )
+    if left_out:
+        log.warning(f"too long for a variable, or not a possible name: {', '.join(left_out)}")
+    return launch.make_plan(job, found, arguments, variables)
+
+
+def _make_directories(paths: Paths) -> None:
+    for folder in (paths.model, paths.output_data):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {folder}: {error.strerror}") from error
+
+
+def model_warnings(model: Path) -> list[str]:
+    """What hosting will not like about the model directory."""
+    links: list[str] = []
+    files = 0
+    for folder, directories, names in os.walk(model):
+        files += len(names)
+        links += [
+            os.path.relpath(os.path.join(folder, name), model)  # noqa: PTH118 - walk gives text
+            for name in (*directories, *names)
+            if os.path.islink(os.path.join(folder, name))  # noqa: PTH114, PTH118 - same
+        ]
+    if links:
+        shown = ", ".join(sorted(links)[:10])
+        return [f"symbolic links in {model}: {shown}; hosting refuses archives that have any"]
+    return [] if files else [f"{model} is empty: the job saved no model"]
+
+
+def _fail(error: TrainingError, paths: Paths | None, log: Log) -> int:
+    if paths is not None:
+        report.write_failure(paths.failure, report.failure_text(error), log)
+    log.error(f"{error} (exit code {error.exit_code})")
+    return error.exit_code
+
+
+def _version() -> str:
+    name = "sagemaker_byoc"
+    return f"sagemaker-byoc {preflight.installed_versions((name,)).get(name, 'unknown')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

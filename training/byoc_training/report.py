@@ -1,0 +1,138 @@
+"""How a job's end is told: the failure file, the last log line, the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from byoc_training import cause
+from byoc_training.errors import OutOfMemoryError, ProgramError, TrainingError
+
+if TYPE_CHECKING:
+    from byoc_training.log import Log
+    from byoc_training.supervise import Outcome
+
+#: FailureReason holds 1,024 characters. Counting bytes as well keeps text of any script whole.
+LONGEST_FAILURE_BYTES = 1024
+_LONGEST_CAUSE_BYTES = 640
+_SHOWN_LINES = 30
+
+
+def check(outcome: Outcome, label: str) -> None:
+    """Do nothing when the program succeeded.
+
+    Args:
+        outcome: How it ended.
+        label: Its name.
+
+    Raises:
+        ProgramError: It failed; says why.
+    """
+    if outcome.code == 0:
+        return
+    found = cause.find(outcome.stderr)
+    lines = [text for _, text in cause.clean_lines(outcome.stderr) if text.strip()]
+    details = (*_ending(outcome, label, found.rank), *lines[-_SHOWN_LINES:])
+    if outcome.stopped_by is not None and (outcome.killed or outcome.signal):
+        raise ProgramError(*_stopped(outcome, label), details[:1])
+    if outcome.code == 137:
+        raise OutOfMemoryError(_killed_text(outcome, label), 137, details)
+    text = found.text or _silent(outcome, label)
+    if outcome.out_of_memory:
+        text += f"\nThe kernel killed a process for memory (limit {outcome.memory_limit})"
+    raise ProgramError(text, outcome.code, details)
+
+
+def _killed_text(outcome: Outcome, label: str) -> str:
+    advice = "use a larger instance, a smaller batch or fewer data-loading workers"
+    if outcome.out_of_memory:
+        return (
+            f"out of memory: the kernel killed {label} (memory limit {outcome.memory_limit}); "
+            + advice
+        )
+    return (
+        f"{label} was killed by SIGKILL, most likely out of memory (limit "
+        f"{outcome.memory_limit}); {advice}"
+    )
+
+
+def _stopped(outcome: Outcome, label: str) -> tuple[str, int]:
+    number = outcome.stopped_by or signal.SIGTERM
+    name = signal.Signals(number).name
+    if outcome.killed:
+        return f"{label} did not end after {name} in the time it had and was killed", 128 + number
+    return f"stopped by {name}: {label} ended without handling it", outcome.code
+
+
+def _silent(outcome: Outcome, label: str) -> str:
+    if outcome.signal:
+        return f"{label} was ended by {_signal_name(outcome.signal)}"
+    return f"{label} ended with exit code {outcome.code} and no error output"
+
+
+def _ending(outcome: Outcome, label: str, rank: int | None) -> tuple[str, ...]:
+    where = "" if rank is None else f" (rank {rank})"
+    how = f"by {_signal_name(outcome.signal)}, " if outcome.signal else ""
+    return (f"{label}{where} ended {how}exit code {outcome.code}, after {outcome.seconds:.1f} s",)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def failure_text(error: TrainingError) -> str:
+    """The failure file's text: the cause, how the program ended, and as many last lines as fit."""
+    head = cut(str(error).strip() or type(error).__name__, _LONGEST_CAUSE_BYTES)
+    details = error.details if isinstance(error, ProgramError) else ()
+    if not details:
+        return cut(str(error), LONGEST_FAILURE_BYTES)
+    text = f"{head}\n{cut(details[0], 200)}"
+    lines: list[str] = []
+    room = LONGEST_FAILURE_BYTES - len(text.encode()) - len("\nlast lines:")
+    for line in reversed(details[1:]):
+        room -= len(line.encode("utf-8", "replace")) + 1
+        if room < 0:
+            break
+        lines.insert(0, line)
+    # Nothing is gained when the only line is the cause once more.
+    if lines and lines != [head]:
+        text += "\nlast lines:\n" + "\n".join(lines)
+    return cut(text, LONGEST_FAILURE_BYTES)
+
+
+def cut(text: str, size_bytes: int) -> str:
+    """The longest beginning that is valid UTF-8 within a number of bytes."""
+    return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
+
+
+def write_failure(path: Path, text: str, log: Log) -> None:
+    """Write the failure file unless it has text: whoever wrote first knows best.
+
+    Never raises: the exit code matters more than the text.
+    """
+    try:
+        if path.is_file() and path.stat().st_size > 0:
+            log.info(f"{path} has a text already; leaving it")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".failure-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        log.error(f"cannot write {path}: {error.strerror or error}")

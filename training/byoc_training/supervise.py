@@ -1,0 +1,278 @@
+"""Runs one process group as PID 1 must: tells it to stop, waits, reaps, and ends with it.
+
+Decisions:
+
+* The program runs in a session of its own, without input. Its output is inherited untouched;
+  its error output passes through here byte by byte, and the last 64 KiB are kept.
+* The first stop signal is handed on: to the program alone, or to its whole group where a shell
+  is in between (see `launch.Plan`). It then has the grace time. When the program is gone, what
+  is left of its group is told and has the rest of that time; after half of the time the whole
+  group is told in any case; at its end the group is killed. Further stop signals change
+  nothing.
+* Without a stop signal, processes that the program leaves behind are told at once and killed
+  after two seconds: a forgotten helper that holds a pipe open must not keep a paid machine.
+* The exit code is the program's own. One that catches SIGTERM, saves and exits 0 has succeeded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from byoc_training import memory
+from byoc_training.errors import ContractError, SourceError
+from byoc_training.log import STDERR, Log, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from byoc_training.launch import Plan
+    from byoc_training.signals import StopSignals
+
+KEPT_STDERR_BYTES = 64 * 1024
+LEFTOVER_SECONDS = 2.0
+#: How often to look whether a group has gone; nothing tells us of other processes' children.
+_LOOK_SECONDS = 0.02
+_READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the process ended.
+
+    Attributes:
+        code: As a shell would have it: its exit code, or 128 + n for signal n.
+        signal: The signal that ended it, or 0.
+        stopped_by: The stop signal that this process was sent, or None.
+        killed: Whether it was killed here, after the grace time.
+        out_of_memory: Whether the kernel killed a process of this container for memory.
+        memory_limit: The container's memory for people.
+        stderr: The last bytes of its error output.
+        seconds: How long it ran.
+    """
+
+    code: int
+    signal: int
+    stopped_by: int | None
+    killed: bool
+    out_of_memory: bool
+    memory_limit: str
+    stderr: bytes
+    seconds: float
+
+
+def run(
+    plan: Plan, environ: Mapping[str, str], stops: StopSignals, grace_seconds: float, log: Log
+) -> Outcome:
+    """Run the plan's process to its end.
+
+    Args:
+        plan: What to run.
+        environ: Variables that the plan's are added to.
+        stops: The handlers, already installed.
+        grace_seconds: Time from a stop signal to SIGKILL.
+        log: Takes a line for each decision.
+
+    Raises:
+        SourceError: The program cannot be started.
+        ContractError: Arguments and variables are larger than the kernel takes.
+        Interrupted: A stop signal came before it was started.
+    """
+    stops.note_only()
+    before = memory.state()
+    started = time.monotonic()
+    process = _start(plan, environ)
+    supervisor = _Supervisor(process, plan, stops, grace_seconds, log)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(supervisor.kill_group)
+        status = supervisor.wait()
+    after = memory.state()
+    number = -status if status < 0 else 0
+    return Outcome(
+        code=128 + number if number else status,
+        signal=number,
+        stopped_by=stops.first,
+        killed=supervisor.killed,
+        out_of_memory=after.killed_since(before),
+        memory_limit=after.limit,
+        stderr=bytes(supervisor.tail),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _start(plan: Plan, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            plan.command,
+            cwd=plan.directory,
+            env={**environ, **plan.variables},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise ContractError(
+                "hyperparameters and variables together are larger than the kernel hands to a "
+                "process; make them smaller or put them into a channel"
+            ) from error
+        raise SourceError(
+            f"cannot start {plan.label} with {plan.command[0]}: {error.strerror}"
+        ) from error
+
+
+class _Supervisor:
+    """The state of one run. Single-threaded: everything is an event of one poll."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        plan: Plan,
+        stops: StopSignals,
+        grace_seconds: float,
+        log: Log,
+    ) -> None:
+        self.tail = bytearray()
+        self.killed = False
+        self._process = process
+        self._plan = plan
+        self._stops = stops
+        self._grace_seconds = grace_seconds
+        self._log = log
+        self._status: int | None = None
+        self._told: int | None = None
+        self._kill_at: float | None = None
+        self._tell_group_at: float | None = None
+        self._group_told = False
+        self._group_killed = False
+        assert process.stderr is not None  # noqa: S101 - tells the type checker what PIPE means
+        self._stderr = process.stderr.fileno()
+        os.set_blocking(self._stderr, False)
+        self._poll = select.poll()
+        self._poll.register(self._stderr, select.POLLIN)
+        self._poll.register(stops.wakeup, select.POLLIN)
+        self._stderr_open = True
+
+    def wait(self) -> int:
+        """Until the program and its group are gone; its status, negative for a signal."""
+        while True:
+            for descriptor, _ in self._poll.poll(self._timeout_ms()):
+                if descriptor == self._stderr:
+                    self._read()
+                else:
+                    self._stops.drain()
+            self._reap()
+            now = time.monotonic()
+            self._hand_on_stop(now)
+            if self._status is not None and self._group_is_done(now):
+                self._read()
+                return self._status
+            self._enforce(now)
+
+    def kill_group(self) -> None:
+        """Whatever happens, no process of the group stays behind."""
+        self._signal_group(signal.SIGKILL)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _timeout_ms(self) -> float | None:
+        if self._status is not None:
+            return _LOOK_SECONDS * 1000
+        deadlines = [at for at in (self._kill_at, self._tell_group_at) if at is not None]
+        if not deadlines:
+            return None
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1
+
+    def _read(self) -> None:
+        """Pass on what the pipe holds; a closed pipe is no longer polled."""
+        while self._stderr_open:
+            try:
+                data = os.read(self._stderr, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                self._stderr_open = False
+                self._poll.unregister(self._stderr)
+                return
+            write_all(STDERR, data)
+            self.tail += data
+            del self.tail[:-KEPT_STDERR_BYTES]
+            if self._stops.first is not None and self._told is None:
+                return
+
+    def _reap(self) -> None:
+        """Collect every child that ended: PID 1 also gets the orphans of others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._process.pid:
+                self._status = os.waitstatus_to_exitcode(status)
+                self._process.returncode = self._status
+
+    def _hand_on_stop(self, now: float) -> None:
+        number = self._stops.first
+        if number is None or self._told is not None:
+            return
+        self._told = number
+        self._kill_at = now + self._grace_seconds
+        name = signal.Signals(number).name
+        if self._status is not None:
+            return
+        self._log.info(
+            f"{name} received: told {self._plan.label}, which has {self._grace_seconds:g} s to end"
+        )
+        if self._plan.stop_whole_group:
+            self._group_told = True
+            self._signal_group(number)
+        else:
+            self._tell_group_at = now + self._grace_seconds / 2
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def _group_is_done(self, now: float) -> bool:
+        """After the program's end: tell what is left of the group, and wait for it."""
+        if self._group_killed or not self._signal_group(0):
+            return True
+        if self._kill_at is None:
+            self._kill_at = now + LEFTOVER_SECONDS
+            self._log.info(f"{self._plan.label} left processes behind; ending them")
+        if not self._group_told:
+            self._group_told = True
+            self._signal_group(signal.SIGTERM)
+        return False
+
+    def _enforce(self, now: float) -> None:
+        if self._tell_group_at is not None and now >= self._tell_group_at:
+            self._tell_group_at = None
+            if not self._group_told:
+                self._group_told = True
+                self._log.warning(f"{self._plan.label} still runs; telling its whole group")
+                self._signal_group(self._told or signal.SIGTERM)
+        if self._kill_at is not None and now >= self._kill_at:
+            if self._status is None:
+                self.killed = True
+                self._log.warning(f"{self._plan.label} did not end in time; killing its group")
+            self._signal_group(signal.SIGKILL)
+            self._kill_at = now + LEFTOVER_SECONDS
+            # Killed, yet perhaps still listed: zombies that another process has to reap.
+            self._group_killed = self._status is not None
+
+    def _signal_group(self, number: int) -> bool:
+        """Send a signal; False when no process of the group is left."""
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
