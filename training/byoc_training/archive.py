@@ -116,7 +116,7 @@ def _inside(place: Path, target: Path, name: str, label: str) -> None:
 
 
 def _check_link(link_target: Path, target: Path, member: tarfile.TarInfo, label: str) -> None:
-    if os.path.isabs(member.linkname) or not Path(os.path.normpath(link_target)).is_relative_to(
+    if member.linkname.startswith("/") or not Path(os.path.normpath(link_target)).is_relative_to(
         target
     ):
         raise SourceError(

@@ -89,6 +89,6 @@ def _count_files(folder: Path, deadline: float) -> tuple[int, bool]:
                         count += 1
                     if time.monotonic() > deadline:
                         return count, False
-        except OSError:
+        except OSError:  # noqa: PERF203 - one unreadable folder must not hide the others
             continue
     return count, True

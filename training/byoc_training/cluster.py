@@ -11,8 +11,8 @@ from byoc_training.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from byoc_training.console import Console
     from byoc_training.devices import Devices
-    from byoc_training.log import Log
     from byoc_training.paths import Paths
 
 HOMOGENEOUS = "homogeneousCluster"
@@ -50,14 +50,14 @@ class Cluster:
         return tuple(sorted(self.groups.get(name, {}).get("hosts", ())))
 
 
-def read(paths: Paths, devices: Devices, wanted_interface: str | None, log: Log) -> Cluster:
+def read(paths: Paths, devices: Devices, wanted_interface: str | None, console: Console) -> Cluster:
     """Read resourceconfig.json; without it the job has the one host ``algo-1``.
 
     Args:
         paths: The job's directories.
         devices: This host's hardware.
         wanted_interface: ``sagemaker_network_interface_name``, which beats the file.
-        log: Takes the warning about an interface that does not exist.
+        console: Takes the warning about an interface that does not exist.
 
     Raises:
         ContractError: Malformed, a host twice, or the current host not among the hosts.
@@ -87,7 +87,9 @@ def read(paths: Paths, devices: Devices, wanted_interface: str | None, log: Log)
         group=config.text(path, raw, "current_group_name", HOMOGENEOUS),
         groups=_groups(raw),
         interface=_interface(
-            wanted_interface or config.text(path, raw, "network_interface_name", ""), devices, log
+            wanted_interface or config.text(path, raw, "network_interface_name", ""),
+            devices,
+            console,
         ),
         raw=raw,
     )
@@ -106,9 +108,9 @@ def _groups(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _interface(wanted: str, devices: Devices, log: Log) -> str:
+def _interface(wanted: str, devices: Devices, console: Console) -> str:
     if wanted and wanted not in devices.interfaces:
-        log.warning(
+        console.warning(
             f"network interface {wanted!r} does not exist here (there are: "
             f"{', '.join(devices.interfaces) or 'none'}); using {devices.default_interface!r}"
         )

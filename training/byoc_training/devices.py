@@ -61,7 +61,9 @@ def _gpus() -> tuple[str, ...]:
             lines = done.stdout.decode("utf-8", "replace").splitlines()
             return tuple(line.strip() for line in lines if line.startswith("GPU "))
     return tuple(
-        f"/dev/{name}" for name in sorted(os.listdir("/dev")) if re.fullmatch(r"nvidia\d+", name)
+        f"/dev/{name}"
+        for name in sorted(entry.name for entry in os.scandir("/dev"))
+        if re.fullmatch(r"nvidia\d+", name)
     )
 
 

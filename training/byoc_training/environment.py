@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from byoc_training import channels as channels_module
 from byoc_training import cluster as cluster_module
 from byoc_training import config, hyperparameters
+from byoc_training.console import INFO, Console
 from byoc_training.errors import ContractError
 from byoc_training.hyperparameters import Hyperparameter, as_flag
-from byoc_training.log import INFO, Log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,22 +94,24 @@ class Environment:
         return (self.distribution_hosts or self.cluster.hosts)[0]
 
 
-def read(paths: Paths, environ: Mapping[str, str], devices: Devices, log: Log) -> Environment:
+def read(
+    paths: Paths, environ: Mapping[str, str], devices: Devices, console: Console
+) -> Environment:
     """Read the job's configuration files and variables.
 
     Args:
         paths: Where they are.
         environ: Variables of the process, including the request's.
         devices: This host's hardware.
-        log: Takes warnings; its level becomes the job's as soon as that is known.
+        console: Takes warnings; its level becomes the job's as soon as that is known.
 
     Raises:
         ContractError: A file is malformed.
     """
-    parameters, reserved = _hyperparameters(paths.config / "hyperparameters.json", log)
-    log.level = _log_level(reserved.get("sagemaker_container_log_level"))
+    parameters, reserved = _hyperparameters(paths.config / "hyperparameters.json", console)
+    console.level = _log_level(reserved.get("sagemaker_container_log_level"))
     interface = reserved.get("sagemaker_network_interface_name")
-    cluster = cluster_module.read(paths, devices, str(interface) if interface else None, log)
+    cluster = cluster_module.read(paths, devices, str(interface) if interface else None, console)
     channels, input_data_config = channels_module.read(paths)
     job_name = environ.get("TRAINING_JOB_NAME") or str(reserved.get("sagemaker_job_name") or "")
     return Environment(
@@ -123,17 +125,19 @@ def read(paths: Paths, environ: Mapping[str, str], devices: Devices, log: Log) -
         checkpoints=_checkpoints(paths),
         job_name=job_name,
         region=_region(environ, reserved),
-        log_level=log.level,
+        log_level=console.level,
     )
 
 
-def _hyperparameters(path: Path, log: Log) -> tuple[tuple[Hyperparameter, ...], dict[str, Any]]:
+def _hyperparameters(
+    path: Path, console: Console
+) -> tuple[tuple[Hyperparameter, ...], dict[str, Any]]:
     users: list[Hyperparameter] = []
     reserved: dict[str, Any] = {}
     problems: list[str] = []
     for name, raw in (config.read_object(path) or {}).items():
         if not name:
-            log.warning(f"{path.name}: ignoring a hyperparameter without a name")
+            console.warning(f"{path.name}: ignoring a hyperparameter without a name")
             continue
         try:
             parameter = hyperparameters.parse(name, raw)

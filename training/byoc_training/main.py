@@ -23,8 +23,8 @@ from byoc_training import (
     sm_variables,
     supervise,
 )
+from byoc_training.console import Console
 from byoc_training.errors import StorageError, TrainingError, UsageError
-from byoc_training.log import Log
 from byoc_training.paths import Paths
 from byoc_training.settings import Settings
 from byoc_training.signals import StopSignals
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: the program's own, or that of the error class.
     """
-    log = Log()
+    console = Console()
     paths: Paths | None = None
     try:
         stops = StopSignals()
@@ -65,15 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Outside of a job these are meant for us; in one, for the program.
             print(_version() if arguments == ["--version"] else USAGE)
             return 0
-        _run(settings, paths, user_arguments(arguments), stops, log)
+        _run(settings, paths, user_arguments(arguments), stops, console)
     except TrainingError as error:
-        return _fail(error, paths, log)
+        return _fail(error, paths, console)
     except Exception as error:  # noqa: BLE001 - the boundary: a bug must not hide the job's end
         import traceback  # noqa: PLC0415 - only for our own bugs
 
         traceback.print_exc()
         bug = TrainingError(f"internal error of train: {type(error).__name__}: {error}")
-        return _fail(bug, paths, log)
+        return _fail(bug, paths, console)
     return 0
 
 
@@ -95,25 +95,25 @@ def user_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _run(
-    settings: Settings, paths: Paths, extra: tuple[str, ...], stops: StopSignals, log: Log
+    settings: Settings, paths: Paths, extra: tuple[str, ...], stops: StopSignals, console: Console
 ) -> None:
     """One job from its configuration to its end."""
     environ = dict(os.environ)
-    job = environment.read(paths, environ, devices.detect(), log)
+    job = environment.read(paths, environ, devices.detect(), console)
     for line in preflight.lines(job):
-        log.info(line)
+        console.info(line)
     _make_directories(paths)
-    found = program.resolve(job, environ, settings.program, log)
-    requirements.install(found, environ, stops, log)
-    plan = _plan(job, found, extra, environ, log)
-    log.info(
+    found = program.resolve(job, environ, settings.program, console)
+    requirements.install(found, environ, stops, console)
+    plan = _plan(job, found, extra, environ, console)
+    console.info(
         f"starting {found.name} ({found.kind.value}, {plan.launcher.value}) in {plan.directory}"
     )
-    outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, log)
+    outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, console)
     report.check(outcome, plan.label)
     for warning in model_warnings(paths.model):
-        log.warning(warning)
-    log.info(f"{found.name} succeeded after {outcome.seconds:.1f} s; model in {paths.model}")
+        console.warning(warning)
+    console.info(f"{found.name} succeeded after {outcome.seconds:.1f} s; model in {paths.model}")
 
 
 def _plan(
@@ -121,7 +121,7 @@ def _plan(
     found: program.Program,
     extra: tuple[str, ...],
     environ: Mapping[str, str],
-    log: Log,
+    console: Console,
 ) -> launch.Plan:
     arguments = (*hyperparameters.to_arguments(job.hyperparameters), *extra)
     variables, left_out = sm_variables.build(
@@ -133,7 +133,7 @@ def _plan(
         environ=environ,
     )
     if left_out:
-        log.warning(f"too long for a variable, or not a possible name: {', '.join(left_out)}")
+        console.warning(f"too long for a variable, or not a possible name: {', '.join(left_out)}")
     return launch.make_plan(job, found, arguments, variables)
 
 
@@ -141,7 +141,7 @@ def _make_directories(paths: Paths) -> None:
     for folder in (paths.model, paths.output_data):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except OSError as error:  # noqa: PERF203 - two folders
             raise StorageError(f"cannot make {folder}: {error.strerror}") from error
 
 
@@ -162,10 +162,10 @@ def model_warnings(model: Path) -> list[str]:
     return [] if files else [f"{model} is empty: the job saved no model"]
 
 
-def _fail(error: TrainingError, paths: Paths | None, log: Log) -> int:
+def _fail(error: TrainingError, paths: Paths | None, console: Console) -> int:
     if paths is not None:
-        report.write_failure(paths.failure, report.failure_text(error), log)
-    log.error(f"{error} (exit code {error.exit_code})")
+        report.write_failure(paths.failure, report.failure_text(error), console)
+    console.error(f"{error} (exit code {error.exit_code})")
     return error.exit_code
 
 

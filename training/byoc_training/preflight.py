@@ -31,7 +31,7 @@ def lines(environment: Environment) -> Iterator[str]:
     yield (
         f"host {cluster.current_host}, rank {cluster.rank} of {len(cluster.hosts)}, "
         f"{cluster.instance_type}: {devices.cpus} CPUs, memory {memory.state().limit}, "
-        f"/dev/shm {free(SHM)} free, {environment.paths.root} {free(environment.paths.root)} free"
+        f"{SHM} {free(SHM)} free, {environment.paths.root} {free(environment.paths.root)} free"
     )
     if devices.gpus:
         yield f"{len(devices.gpus)} GPUs, the first: {devices.gpus[0]}"
@@ -49,7 +49,7 @@ def installed_versions(names: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in sys.path:
         try:
-            entries = os.listdir(folder or ".")
+            entries = [entry.name for entry in os.scandir(folder or ".")]
         except OSError:
             continue
         for entry in entries:

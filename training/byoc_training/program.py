@@ -14,8 +14,8 @@ from byoc_training.errors import ProgramNotFoundError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from byoc_training.console import Console
     from byoc_training.environment import Environment
-    from byoc_training.log import Log
 
 
 class Kind(enum.Enum):
@@ -54,7 +54,7 @@ class Program:
 
 
 def resolve(
-    environment: Environment, environ: Mapping[str, str], example: Path | None, log: Log
+    environment: Environment, environ: Mapping[str, str], example: Path | None, console: Console
 ) -> Program:
     """Find the program, bringing its source if need be.
 
@@ -73,7 +73,7 @@ def resolve(
     if name.startswith("/") and Path(name).is_file():
         path = Path(name)
         return _classify(path.name, path.parent, str(path.parent))
-    directory, module_dir = _directory(name, environment, environ, log)
+    directory, module_dir = _directory(name, environment, environ, console)
     return _classify(name, directory, module_dir)
 
 
@@ -90,7 +90,7 @@ def _example(example: Path | None) -> Program:
 
 
 def _directory(
-    name: str, environment: Environment, environ: Mapping[str, str], log: Log
+    name: str, environment: Environment, environ: Mapping[str, str], console: Console
 ) -> tuple[Path, str]:
     """Where the source is, and where it came from."""
     code = environment.paths.code
@@ -99,7 +99,7 @@ def _directory(
     )
     if source_module.is_provided(code):
         if submitted and submitted != str(code):
-            log.info(f"{code} is not empty: using the source there, not {submitted}")
+            console.info(f"{code} is not empty: using the source there, not {submitted}")
         return code, submitted or str(code)
     if not submitted:
         submitted = _code_channel(name, environment)
@@ -108,7 +108,7 @@ def _directory(
             f"the job names the program {name!r} but no source: {code} is empty, and there is "
             "neither sagemaker_submit_directory nor a channel 'code' with it"
         )
-    log.info(f"source: {submitted}")
+    console.info(f"source: {submitted}")
     source_module.bring(submitted, code, environ)
     return code, submitted
 

@@ -13,7 +13,7 @@ from byoc_training import cause
 from byoc_training.errors import OutOfMemoryError, ProgramError, TrainingError
 
 if TYPE_CHECKING:
-    from byoc_training.log import Log
+    from byoc_training.console import Console
     from byoc_training.supervise import Outcome
 
 #: FailureReason holds 1,024 characters. Counting bytes as well keeps text of any script whole.
@@ -112,14 +112,14 @@ def cut(text: str, size_bytes: int) -> str:
     return text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")
 
 
-def write_failure(path: Path, text: str, log: Log) -> None:
+def write_failure(path: Path, text: str, console: Console) -> None:
     """Write the failure file unless it has text: whoever wrote first knows best.
 
     Never raises: the exit code matters more than the text.
     """
     try:
         if path.is_file() and path.stat().st_size > 0:
-            log.info(f"{path} has a text already; leaving it")
+            console.info(f"{path} has a text already; leaving it")
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".failure-", dir=path.parent)
@@ -135,4 +135,4 @@ def write_failure(path: Path, text: str, log: Log) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        log.error(f"cannot write {path}: {error.strerror or error}")
+        console.error(f"cannot write {path}: {error.strerror or error}")

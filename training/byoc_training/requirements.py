@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from byoc_training.log import Log
+    from byoc_training.console import Console
     from byoc_training.signals import StopSignals
 
 REQUIREMENTS = "requirements.txt"
@@ -36,7 +36,9 @@ PIP_VARIABLES: Mapping[str, str] = {
 }
 
 
-def install(program: Program, environ: Mapping[str, str], stops: StopSignals, log: Log) -> None:
+def install(
+    program: Program, environ: Mapping[str, str], stops: StopSignals, console: Console
+) -> None:
     """Install what the source asks for, with the interpreter that runs it.
 
     A package is installed itself, with its requirements. Requirements that are met already are
@@ -50,14 +52,14 @@ def install(program: Program, environ: Mapping[str, str], stops: StopSignals, lo
         return
     arguments: list[str] = []
     path = program.directory / REQUIREMENTS
-    if path.is_file() and not _met(path, log):
+    if path.is_file() and not _met(path, console):
         arguments += ["-r", REQUIREMENTS]
     if program.kind is Kind.PACKAGE:
         arguments.append(".")
     if not arguments:
         return
     what = " and ".join("the package" if one == "." else one for one in arguments if one != "-r")
-    log.info(f"installing {what} with pip")
+    console.info(f"installing {what} with pip")
     plan = Plan(
         launcher=Launcher.DIRECT,
         command=(sys.executable, "-m", "pip", "install", *arguments),
@@ -65,7 +67,7 @@ def install(program: Program, environ: Mapping[str, str], stops: StopSignals, lo
         variables={name: v for name, v in PIP_VARIABLES.items() if name not in environ},
         label="pip",
     )
-    outcome = run(plan, environ, stops, STOP_GRACE_SECONDS, log)
+    outcome = run(plan, environ, stops, STOP_GRACE_SECONDS, console)
     if outcome.stopped_by is not None:
         raise Interrupted(outcome.stopped_by)
     stops.raise_again()
@@ -82,7 +84,7 @@ def _reason(stderr: bytes) -> str:
     return (errors or lines or ["no error output"])[-1].removeprefix("ERROR:").strip()
 
 
-def _met(path: Path, log: Log) -> bool:
+def _met(path: Path, console: Console) -> bool:
     """Whether every line is a plain requirement that the environment meets.
 
     Lines with options, URLs or extras are pip's business, and so is everything when no parser
@@ -108,7 +110,7 @@ def _met(path: Path, log: Log) -> bool:
                 return False
         except (parser.InvalidRequirement, metadata.PackageNotFoundError):
             return False
-    log.info(f"{path.name}: everything is installed already")
+    console.info(f"{path.name}: everything is installed already")
     return True
 
 
@@ -117,6 +119,6 @@ def _parser() -> Any | None:
     for name in ("packaging.requirements", "pip._vendor.packaging.requirements"):
         try:
             return importlib.import_module(name)
-        except ImportError:
+        except ImportError:  # noqa: PERF203 - two names
             continue
     return None

@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1024 * 1024
 def is_provided(code: Path) -> bool:
     """Whether somebody else put the source there (SDK v2 local mode mounts it)."""
     try:
-        names = os.listdir(code)
+        names = [entry.name for entry in code.iterdir()]
     except OSError:
         return False
     return bool(names) and MARKER not in names

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from byoc_training import memory
+from byoc_training.console import STDERR, Console, write_all
 from byoc_training.errors import ContractError, SourceError
-from byoc_training.log import STDERR, Log, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,11 @@ class Outcome:
 
 
 def run(
-    plan: Plan, environ: Mapping[str, str], stops: StopSignals, grace_seconds: float, log: Log
+    plan: Plan,
+    environ: Mapping[str, str],
+    stops: StopSignals,
+    grace_seconds: float,
+    console: Console,
 ) -> Outcome:
     """Run the plan's process to its end.
 
@@ -78,7 +82,7 @@ def run(
         environ: Variables that the plan's are added to.
         stops: The handlers, already installed.
         grace_seconds: Time from a stop signal to SIGKILL.
-        log: Takes a line for each decision.
+        console: Takes a line for each decision.
 
     Raises:
         SourceError: The program cannot be started.
@@ -89,7 +93,7 @@ def run(
     before = memory.state()
     started = time.monotonic()
     process = _start(plan, environ)
-    supervisor = _Supervisor(process, plan, stops, grace_seconds, log)
+    supervisor = _Supervisor(process, plan, stops, grace_seconds, console)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(supervisor.kill_group)
         status = supervisor.wait()
@@ -138,7 +142,7 @@ class _Supervisor:
         plan: Plan,
         stops: StopSignals,
         grace_seconds: float,
-        log: Log,
+        console: Console,
     ) -> None:
         self.tail = bytearray()
         self.killed = False
@@ -146,7 +150,7 @@ class _Supervisor:
         self._plan = plan
         self._stops = stops
         self._grace_seconds = grace_seconds
-        self._log = log
+        self._console = console
         self._status: int | None = None
         self._told: int | None = None
         self._kill_at: float | None = None
@@ -230,7 +234,7 @@ class _Supervisor:
         name = signal.Signals(number).name
         if self._status is not None:
             return
-        self._log.info(
+        self._console.info(
             f"{name} received: told {self._plan.label}, which has {self._grace_seconds:g} s to end"
         )
         if self._plan.stop_whole_group:
@@ -247,7 +251,7 @@ class _Supervisor:
             return True
         if self._kill_at is None:
             self._kill_at = now + LEFTOVER_SECONDS
-            self._log.info(f"{self._plan.label} left processes behind; ending them")
+            self._console.info(f"{self._plan.label} left processes behind; ending them")
         if not self._group_told:
             self._group_told = True
             self._signal_group(signal.SIGTERM)
@@ -258,12 +262,12 @@ class _Supervisor:
             self._tell_group_at = None
             if not self._group_told:
                 self._group_told = True
-                self._log.warning(f"{self._plan.label} still runs; telling its whole group")
+                self._console.warning(f"{self._plan.label} still runs; telling its whole group")
                 self._signal_group(self._told or signal.SIGTERM)
         if self._kill_at is not None and now >= self._kill_at:
             if self._status is None:
                 self.killed = True
-                self._log.warning(f"{self._plan.label} did not end in time; killing its group")
+                self._console.warning(f"{self._plan.label} did not end in time; killing its group")
             self._signal_group(signal.SIGKILL)
             self._kill_at = now + LEFTOVER_SECONDS
             # Killed, yet perhaps still listed: zombies that another process has to reap.

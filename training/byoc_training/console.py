@@ -17,7 +17,7 @@ def write_all(descriptor: int, data: bytes) -> bool:
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
+        except BlockingIOError:  # noqa: PERF203 - the loop is about these errors
             # Somebody made the inherited descriptor non-blocking; wait until there is room.
             import select  # noqa: PLC0415 - rarely needed
 
@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
 
 
-class Log:
+class Console:
     """Writes lines at or above a level.
 
     Attributes:
