@@ -1,0 +1,1 @@
+"""The command ``byoc``: builds, runs and asks the two images from the user's machine."""

@@ -2,7 +2,10 @@
 
 ByocError                 exit code 1
 ├── PackagingError        3   a model archive that SageMaker would refuse
-└── RunnerError           4   ``train`` or ``serve`` cannot be started here
+├── RunnerError           4   ``train`` or ``serve`` cannot be started here
+├── EngineError           5   no Docker engine here that can do what is asked
+├── BuildError            6   an image cannot be built
+└── BudgetError           7   an image is larger than the repository allows
 """
 
 
@@ -22,3 +25,21 @@ class RunnerError(ByocError):
     """``train`` or ``serve`` cannot be started here."""
 
     exit_code = 4
+
+
+class EngineError(ByocError):
+    """No Docker engine here that can do what is asked."""
+
+    exit_code = 5
+
+
+class BuildError(ByocError):
+    """An image cannot be built."""
+
+    exit_code = 6
+
+
+class BudgetError(ByocError):
+    """An image is larger than the repository allows."""
+
+    exit_code = 7

@@ -35,10 +35,10 @@ def version(text: str) -> tuple[int, ...]:
 
 def compat_version(compat_dir: str) -> tuple[int, ...] | None:
     """The driver version that the compatibility libraries belong to; None when there are none."""
-    library = os.path.realpath(os.path.join(compat_dir, "libcuda.so.1"))  # noqa: PTH118
-    _, _, found = os.path.basename(library).partition(".so.")  # noqa: PTH119
+    library = os.path.realpath(os.path.join(compat_dir, "libcuda.so.1"))
+    _, _, found = os.path.basename(library).partition(".so.")
     try:
-        return version(found) if "." in found and os.path.exists(library) else None  # noqa: PTH110
+        return version(found) if "." in found and os.path.exists(library) else None
     except ValueError:
         return None
 
@@ -46,7 +46,7 @@ def compat_version(compat_dir: str) -> tuple[int, ...] | None:
 def driver_version(driver_file: str) -> tuple[int, ...] | None:
     """The version of the loaded kernel driver; None when there is no NVIDIA driver."""
     try:
-        with open(driver_file, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        with open(driver_file, encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
         return None

@@ -1,0 +1,1 @@
+"""The commands of ``byoc``: one small file each, loaded when it is called."""
