@@ -39,6 +39,9 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         with tarfile.open(archive, "r:*") as tar:
             _unpack_members(tar, target.resolve(), archive.name)
+            # The checksum of a compressed archive comes after the last member.
+            while tar.fileobj is not None and tar.fileobj.read(_CHUNK_BYTES):
+                pass
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise SourceError(f"{archive} is not a complete tar archive: {error}") from error
     except OSError as error:
