@@ -4,7 +4,6 @@ A JSON, CSV or npy body is the normalised tensor itself, ``[N, 1, 28, 28]``; a P
 a picture of one digit, white on black. The prediction and its encoding are the server's own.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from model import Net, normalize
 from PIL import Image
 
-from byoc_serving import decode
+from byoc_serving.codecs import decode
 
 
 def model_fn(model_dir: str) -> torch.nn.Module:
@@ -22,9 +21,10 @@ def model_fn(model_dir: str) -> torch.nn.Module:
     return model
 
 
-def input_fn(body: bytes, content_type: str) -> torch.Tensor:
-    """The request's images as float32 ``[N, 1, 28, 28]``."""
+def input_fn(body: bytes | str, content_type: str) -> torch.Tensor:
+    """The request's digits as float32 ``[N, 1, 28, 28]``."""
+    array = decode(body, content_type)
     if content_type.startswith("image/"):
-        picture = Image.open(io.BytesIO(body)).convert("L").resize((28, 28))
+        picture = Image.fromarray(array).convert("L").resize((28, 28))
         return normalize(torch.from_numpy(np.array(picture)).unsqueeze(0))
-    return torch.as_tensor(decode(body, content_type)).reshape(-1, 1, 28, 28)
+    return torch.from_numpy(array.reshape(-1, 1, 28, 28))
