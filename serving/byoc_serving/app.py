@@ -1,0 +1,145 @@
+"""The Flask application: every route, under any WSGI server."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import flask
+from werkzeug.exceptions import HTTPException
+
+from byoc_serving.errors import (
+    BodyTimeoutError,
+    InternalError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+)
+from byoc_serving.exchange import Response, error_response
+from byoc_serving.logs import log
+
+if TYPE_CHECKING:
+    from byoc_serving.exchange import Invocation
+    from byoc_serving.service import Service
+
+_CHUNK_BYTES = 1024 * 1024
+_ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def create_app(service: Service) -> flask.Flask:
+    """The application for one service.
+
+    Routes: ``/ping`` (GET, HEAD, POST), ``/invocations`` (POST); any other path is a 404 in
+    JSON, any other method a 405 with Allow.
+    """
+    app = flask.Flask("byoc_serving", static_folder=None)
+    # Views answer each method themselves, so that both fronts say the same.
+    app.add_url_rule(
+        "/ping",
+        "ping",
+        lambda: _flask(service.ping(flask.request.method)),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+    app.add_url_rule(
+        "/invocations",
+        "invocations",
+        lambda: _flask(_invocation(service)),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+
+    def refused(error: Exception) -> flask.Response:
+        return _flask(service.refusal(_translated(error), _headers()))
+
+    app.register_error_handler(HTTPException, refused)
+    app.register_error_handler(Exception, refused)
+    return app
+
+
+def _translated(error: Exception) -> RequestError:
+    request = flask.request
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, HTTPException):
+        if error.code == 404:
+            return NotFoundError(
+                f"no route {request.path[:100]}; there are GET /ping and POST /invocations"
+            )
+        if error.code == 405:
+            return MethodNotAllowedError(request.method, request.path, "GET, POST")
+        if error.code is not None and error.code < 500:
+            translated = RequestError(error.description or error.name)
+            translated.status = error.code
+            return translated
+    log.error("request failed in the front", exc_info=error)
+    return InternalError("the server failed; the log has the details under this request_id")
+
+
+def _headers() -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in flask.request.headers.items()
+        if value or name.lower() not in {"content-type", "content-length"}
+    ]
+
+
+def _invocation(service: Service) -> Response:
+    headers = _headers()
+    if flask.request.method != "POST":
+        error = MethodNotAllowedError(flask.request.method, "/invocations", "POST")
+        return service.refusal(error, headers)
+    try:
+        invocation = service.admit(headers)
+    except RequestError as error:
+        return service.refusal(error, headers)
+    try:
+        invocation.body = _body(service, invocation)
+        invocation.future = Future()
+        service.submit(invocation)
+    except RequestError as error:
+        service.release(invocation)
+        return error_response(error, invocation.request_id)
+    except BaseException:
+        service.release(invocation)
+        raise
+    response: Response = invocation.future.result()
+    return response
+
+
+def _body(service: Service, invocation: Invocation) -> bytes:
+    """The whole body, with or without Content-Length, never more than the limit."""
+    environ: dict[str, Any] = flask.request.environ
+    source = environ["wsgi.input"]
+    left = invocation.length
+    if left is None and not (
+        environ.get("wsgi.input_terminated")
+        or "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "")
+    ):
+        return b""
+    chunks: list[bytes] = []
+    received = 0
+    while left is None or left > 0:
+        try:
+            chunk = source.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))
+        except OSError as error:
+            raise BodyTimeoutError(
+                f"the client sent {received} bytes and then stopped: {error}"
+            ) from None
+        if not chunk:
+            break
+        received += len(chunk)
+        service.grown(invocation, received)
+        chunks.append(chunk)
+        if left is not None:
+            left -= len(chunk)
+    return b"".join(chunks)
+
+
+def _flask(response: Response) -> flask.Response:
+    return flask.Response(
+        response.body,
+        response.status,
+        list(response.headers),
+        content_type=response.content_type,
+    )

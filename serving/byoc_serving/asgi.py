@@ -1,0 +1,154 @@
+"""The ASGI front: ``/ping`` and ``/invocations`` as a thin path, Flask behind a bridge.
+
+Runs on the event loop, so nothing here may take long: decoding of small bodies at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving.errors import (
+    BadBodyError,
+    BodyTimeoutError,
+    MethodNotAllowedError,
+    RequestError,
+)
+from byoc_serving.exchange import error_response
+from byoc_serving.service import Delivery, Service, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from byoc_serving.exchange import Invocation, Response
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Bridge = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class AsgiFront:
+    """The ASGI application of one worker.
+
+    Args:
+        service: what it serves.
+        bridge: the application for every other path.
+    """
+
+    def __init__(self, service: Service, bridge: Bridge) -> None:
+        self._service = service
+        self._bridge = bridge
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, on_settled: Callable[[], None]) -> None:
+        """Start loading; call on the running loop."""
+        self._loop = loop = asyncio.get_running_loop()
+        self._service.start(self._deliver, lambda: _call_soon(loop, on_settled))
+
+    def _deliver(self, pairs: Delivery) -> None:
+        assert self._loop is not None  # noqa: S101 - set before the thread starts
+        # One wake-up of the loop for the whole batch.
+        _call_soon(self._loop, settle, pairs)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            # Rejecting a WebSocket before it is accepted closes it with 403.
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        path = scope["path"]
+        if path == "/invocations":
+            response = await self._invocation(scope, receive)
+        elif path == "/ping":
+            response = self._service.ping(scope["method"])
+        else:
+            await self._bridge(scope, receive, send)
+            return
+        await respond(send, response)
+
+    async def _invocation(self, scope: Message, receive: Receive) -> Response:
+        service = self._service
+        headers = scope["headers"]
+        if scope["method"] != "POST":
+            error = MethodNotAllowedError(scope["method"], "/invocations", "POST")
+            return service.refusal(error, headers)
+        try:
+            invocation = service.admit(headers)
+        except RequestError as error:
+            return service.refusal(error, headers)
+        try:
+            invocation.body = await self._body(invocation, receive)
+            invocation.future = asyncio.get_running_loop().create_future()
+            service.submit(invocation)
+        except RequestError as error:
+            service.release(invocation)
+            return error_response(error, invocation.request_id)
+        except BaseException:
+            service.release(invocation)
+            raise
+        response: Response = await invocation.future
+        return response
+
+    async def _body(self, invocation: Invocation, receive: Receive) -> bytes:
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message["body"]
+            self._service.grown(invocation, len(body))
+            return body
+        chunks: list[bytes] = []
+        received = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise BodyTimeoutError(
+                    f"the client sent {received} bytes and then stopped; send the whole body"
+                )
+            chunk = message.get("body", b"")
+            received += len(chunk)
+            self._service.grown(invocation, received)
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+
+
+async def respond(send: Send, response: Response) -> None:
+    """Send a complete response."""
+    body = response.body
+    headers = [
+        (b"content-type", response.content_type.encode("latin-1", "replace")),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    for name, value in response.headers:
+        headers.append((name.encode("latin-1"), value.encode("latin-1")))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_all(receive: Receive, limit_bytes: int) -> bytes:
+    """A whole body for the bridge.
+
+    Raises:
+        BadBodyError: it is over the limit or incomplete.
+    """
+    chunks: list[bytes] = []
+    received = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadBodyError("the client stopped sending")
+        chunk = message.get("body", b"")
+        received += len(chunk)
+        if received > limit_bytes:
+            raise BadBodyError(f"a body of more than {limit_bytes} bytes has no use here")
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(call, *args)
+    except RuntimeError:
+        # The loop is closed: the worker is gone, and so are the requests.
+        return

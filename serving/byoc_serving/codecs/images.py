@@ -1,0 +1,54 @@
+"""image/png and image/jpeg, through Pillow, with a bound on the pixels."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from byoc_serving.errors import BadBodyError, BodyTooLargeError, DependencyError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: A picture of 8,000 by 8,000; three bytes each are 192 MB.
+MAX_PIXELS = 64_000_000
+_FORMATS = ("PNG", "JPEG")
+
+
+def decode(body: bytes) -> NDArray[Any]:
+    """A picture as uint8: ``[H, W]`` when grey, ``[H, W, 3]`` when in colour; alpha is dropped.
+
+    Raises:
+        BadBodyError: no PNG or JPEG, or a broken one.
+        BodyTooLargeError: more than 64 million pixels.
+    """
+    try:
+        from PIL import Image  # noqa: PLC0415 - only image requests pay for it
+    except ImportError:
+        raise DependencyError("pillow is not installed, so images cannot be read") from None
+
+    try:
+        with warnings.catch_warnings():
+            # Our own bound comes first; Pillow would only warn.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(body), formats=_FORMATS)
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise _bomb(width, height)
+            grey = picture.mode in {"1", "L", "LA", "I", "I;16", "F"}
+            return np.asarray(picture.convert("L" if grey else "RGB"))
+    except (Image.UnidentifiedImageError, SyntaxError):
+        raise BadBodyError("not an image: neither PNG nor JPEG data") from None
+    except Image.DecompressionBombError:
+        raise BodyTooLargeError("an image of too many pixels", MAX_PIXELS) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise BadBodyError(f"a broken image: {error}") from None
+
+
+def _bomb(width: int, height: int) -> BodyTooLargeError:
+    error = BodyTooLargeError("", MAX_PIXELS)
+    error.args = (f"an image of {width} x {height} pixels; the limit is {MAX_PIXELS} pixels",)
+    return error

@@ -1,0 +1,207 @@
+"""application/json and application/jsonlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from byoc_serving.errors import BadBodyError, NotAcceptableError
+
+#: Members that hold the array when the body is an object (TensorFlow Serving's and KServe's).
+WRAPPERS = ("instances", "inputs")
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+#: numpy's own limit on dimensions.
+_MAX_DEPTH = 64
+
+
+def decode(body: bytes) -> NDArray[np.float32]:
+    """A JSON array, or an object with ``instances`` or ``inputs``, as float32.
+
+    Booleans count as 0 and 1.
+
+    Raises:
+        BadBodyError: not JSON, not rectangular, empty, or not numbers that float32 can hold.
+    """
+    value = _parse(body, "")
+    strings_allowed = 0
+    if isinstance(value, dict):
+        names = [name for name in WRAPPERS if name in value]
+        if len(names) != 1:
+            raise BadBodyError(
+                f"the JSON object has the members {_names(value)}; expected an array, or an "
+                'object with one of "instances" and "inputs"'
+            )
+        if len(value) != 1:
+            # Other members may hold strings; the array's own bytes are checked instead.
+            body = orjson.dumps(value[names[0]])
+        else:
+            strings_allowed = 2
+        value = value[names[0]]
+    return _array(value, body, strings_allowed, "")
+
+
+def decode_lines(body: bytes) -> NDArray[np.float32]:
+    """One JSON record a line, stacked to float32 ``[N, ...]``; blank lines are skipped.
+
+    Raises:
+        BadBodyError: with the number of the first bad line, counted from 1.
+    """
+    rows: list[NDArray[np.float32]] = []
+    for number, line in enumerate(body.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"line {number}: "
+        value = _parse(line, where)
+        if isinstance(value, dict):
+            members = [value[name] for name in (*WRAPPERS, "features", "data") if name in value]
+            if len(members) != 1:
+                raise BadBodyError(
+                    f"{where}the object has the members {_names(value)}; expected an array, or "
+                    'an object with one of "instances", "inputs", "features", "data"'
+                )
+            value = members[0]
+            line = orjson.dumps(value)  # noqa: PLW2901 - the record without its wrapper
+        row = _array(value, line, 0, where)
+        if rows and row.shape != rows[0].shape:
+            raise BadBodyError(
+                f"{where}the record's shape is {row.shape}, the first record's is {rows[0].shape}"
+            )
+        rows.append(row)
+    if not rows:
+        raise BadBodyError("the body has no records, only blank lines")
+    return np.stack(rows)
+
+
+def encode(prediction: Any) -> bytes:
+    """Arrays and plain containers as JSON; float32 in its shortest form.
+
+    Raises:
+        NotAcceptableError: NaN or infinity inside, which JSON cannot carry.
+        TypeError: something inside is no JSON value.
+    """
+    return orjson.dumps(_checked(prediction), option=_OPTIONS)
+
+
+def encode_lines(prediction: Any) -> bytes:
+    """One line a row, each with its line end.
+
+    Raises:
+        NotAcceptableError: as for ``encode``.
+    """
+    rows = prediction if isinstance(prediction, (list, np.ndarray)) else [prediction]
+    if isinstance(rows, np.ndarray) and rows.ndim == 0:
+        rows = rows.reshape(1)
+    checked = _checked(rows)
+    return b"".join(orjson.dumps(row, option=_OPTIONS) + b"\n" for row in checked)
+
+
+def _parse(text: bytes, where: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadBodyError(f"{where}not JSON: {error}; expected an array of numbers") from None
+
+
+def _names(value: dict[str, Any]) -> str:
+    names = [repr(name[:40]) for name in list(value)[:5]]
+    return ", ".join(names) + (", …" if len(value) > 5 else "") if names else "(none)"
+
+
+def _array(value: Any, text: bytes, strings_allowed: int, where: str) -> NDArray[np.float32]:
+    if not isinstance(value, list):
+        raise BadBodyError(f"{where}expected an array of numbers, got {_kind(value)}")
+    # numpy would read "1" as a number; each string has two quotes, and so has a member's name.
+    if text.count(b'"') > strings_allowed:
+        raise BadBodyError(f"{where}expected only numbers, got {_stranger(value) or 'a string'}")
+    try:
+        array: NDArray[np.float32] = np.array(value, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BadBodyError(f"{where}{_complaint(value, error)}") from None
+    if array.size == 0:
+        raise BadBodyError(f"{where}the array is empty, its shape is {array.shape}")
+    if not np.isfinite(array).all():
+        position = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        cause = "null" if _at(value, position) is None else "a number that float32 cannot hold"
+        raise BadBodyError(f"{where}expected numbers, got {cause} at {_path(position)}")
+    return array
+
+
+def _complaint(value: list[Any], error: Exception) -> str:
+    stranger = _stranger(value)
+    if stranger:
+        return f"expected only numbers, got {stranger}"
+    depth, inner = 0, value
+    while isinstance(inner, list) and inner:
+        depth, inner = depth + 1, inner[0]
+    if depth > _MAX_DEPTH:
+        return f"the array has {depth} dimensions, the limit is {_MAX_DEPTH}"
+    if "inhomogeneous" in str(error):
+        detected = str(error).split("The detected shape was ")[-1].split(" + ")[0]
+        return f"the array is ragged: beyond the shape {detected} its rows differ in length"
+    return "the value is no rectangular array of numbers"
+
+
+def _stranger(value: Any) -> str | None:
+    """The first thing inside that is no number and no list, with its place."""
+    stack: list[tuple[Any, tuple[int, ...]]] = [(value, ())]
+    while stack:
+        item, place = stack.pop()
+        if isinstance(item, list):
+            stack.extend((inner, (*place, i)) for i, inner in reversed(list(enumerate(item))))
+        elif item is None or isinstance(item, (str, dict)):
+            return f"{_kind(item)} at {_path(list(place))}"
+    return None
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return f"the string {value[:30]!r}"
+    names = {bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+    return names.get(type(value), "an array")
+
+
+def _path(position: list[int]) -> str:
+    return "".join(f"[{i}]" for i in position) or "the top"
+
+
+def _at(value: Any, position: list[int]) -> Any:
+    for index in position:
+        value = value[index]
+    return value
+
+
+def _checked(value: Any) -> Any:
+    """The value as orjson takes it: contiguous arrays, nothing that would turn into null."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "fc":
+            if value.dtype.kind == "c":
+                raise NotAcceptableError("JSON has no complex numbers; accept application/x-npy")
+            if not np.isfinite(value).all():
+                raise NotAcceptableError(_NOT_FINITE)
+            if value.dtype.itemsize > 8:
+                value = value.astype(np.float64)
+        elif value.dtype.kind not in "iub":
+            return value.tolist()
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        # orjson writes only contiguous arrays with at least one dimension.
+        return np.ascontiguousarray(native) if native.ndim else native.item()
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN
+            raise NotAcceptableError(_NOT_FINITE)
+        return value
+    if isinstance(value, list):
+        return [_checked(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _checked(item) for name, item in value.items()}
+    return value
+
+
+_NOT_FINITE = (
+    "the answer has NaN or infinity in it, which JSON cannot carry; accept application/x-npy "
+    "or text/csv"
+)

@@ -1,0 +1,38 @@
+"""Predictions of any kind as arrays, numbers and plain containers of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def rows_of(prediction: Any) -> Any:
+    """Tensors as arrays, all the way down; nothing else changes.
+
+    Tensors are known by their methods, so that this module works without torch. bfloat16 has
+    no array type and becomes float32.
+
+    Raises:
+        TypeError: something inside cannot be sent.
+    """
+    if isinstance(prediction, np.ndarray):
+        return prediction
+    if hasattr(prediction, "detach") and hasattr(prediction, "cpu"):
+        tensor = prediction.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()
+        return tensor.resolve_conj().resolve_neg().numpy()
+    if isinstance(prediction, dict):
+        return {str(name): rows_of(value) for name, value in prediction.items()}
+    if isinstance(prediction, (list, tuple)):
+        return [rows_of(value) for value in prediction]
+    if isinstance(prediction, np.generic):
+        return prediction.item()
+    if prediction is None or isinstance(prediction, (bool, int, float, str)):
+        return prediction
+    kind = type(prediction)
+    raise TypeError(
+        f"a prediction of type {kind.__module__}.{kind.__qualname__} cannot be encoded; return "
+        "tensors, arrays, numbers, strings, or lists and dicts of them, or write an output_fn"
+    )

@@ -1,0 +1,176 @@
+"""Every way in which serving fails, drawn as a tree.
+
+::
+
+    ServingError
+    ├── StartError                 the server cannot start: exit code 3
+    │   ├── SettingsError          a variable has a bad value: exit code 2
+    │   ├── DependencyError        a package is missing from the image
+    │   ├── ArchiveError           an archive is broken or unsafe
+    │   ├── RequirementsError      code/requirements.txt cannot be satisfied
+    │   ├── HandlerError           the user's module is missing, broken or ambiguous
+    │   └── ModelError             the model cannot be loaded
+    └── RequestError               one request fails: an HTTP status
+        ├── BadBodyError              400 the body is not what its type says
+        ├── NotFoundError             404 no such path
+        ├── MethodNotAllowedError     405 the path does not take this method
+        ├── NotAcceptableError        406 the answer cannot be given in an accepted type
+        ├── BodyTimeoutError          408 the body did not arrive
+        ├── BodyTooLargeError         413 the body is over the limit
+        ├── UnsupportedTypeError      415 the body's type is not understood
+        ├── RefusedByModelError       422 the body is well formed, the model refuses it
+        ├── InternalError             500 a bug, ours or the handler's
+        ├── UnavailableError          503 loading, full or draining (Retry-After)
+        └── DeadlineError             504 the answer came too late to be of use
+
+A message says what was seen, what was expected and what to do. Exit code 3 is what makes
+gunicorn's master stop instead of starting the worker again.
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class StartError(ServingError):
+    """The server cannot start; the message is the last line of the log."""
+
+    exit_code = 3
+
+
+class SettingsError(StartError):
+    """One or more variables have bad values; ``problems`` lists them all."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class DependencyError(StartError):
+    """A package that serving needs is not installed."""
+
+
+class ArchiveError(StartError):
+    """An archive cannot be fetched, read, or safely unpacked."""
+
+
+class RequirementsError(StartError):
+    """The handler's requirements are not installed and cannot be."""
+
+
+class HandlerError(StartError):
+    """The handler's module is missing, broken or contradictory."""
+
+
+class ModelError(StartError):
+    """The model cannot be loaded."""
+
+
+class RequestError(ServingError):
+    """One request cannot be answered as asked.
+
+    Attributes:
+        status: the HTTP status.
+        code: a stable word for programs.
+        headers: response headers that belong to the status.
+    """
+
+    status = 400
+    code = "bad_request"
+
+    def __init__(self, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class BadBodyError(RequestError):
+    """The body cannot be decoded."""
+
+    code = "bad_body"
+
+
+class NotFoundError(RequestError):
+    """No such path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(f"{path} does not take {method}; use {allowed}", (("Allow", allowed),))
+
+
+class NotAcceptableError(RequestError):
+    """None of the accepted types can carry the answer."""
+
+    status = 406
+    code = "not_acceptable"
+
+
+class BodyTimeoutError(RequestError):
+    """The client stopped sending its body."""
+
+    status = 408
+    code = "body_timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the configured limit."""
+
+    status = 413
+    code = "body_too_large"
+
+    def __init__(self, seen: str, limit_bytes: int) -> None:
+        super().__init__(
+            f"the body is {seen}, the limit is {limit_bytes} bytes; "
+            "send less, or raise BYOC_MAX_BODY_BYTES"
+        )
+
+
+class UnsupportedTypeError(RequestError):
+    """The request's Content-Type is not understood."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RefusedByModelError(RequestError):
+    """The body is well formed but the model does not take it."""
+
+    status = 422
+    code = "refused_by_model"
+
+
+class InternalError(RequestError):
+    """A bug; the log has the traceback under the request's id."""
+
+    status = 500
+    code = "internal_error"
+
+
+class UnavailableError(RequestError):
+    """Not now: loading, full, or draining."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, message: str, code: str = "unavailable", retry_after_s: int = 1) -> None:
+        super().__init__(message, (("Retry-After", str(retry_after_s)),))
+        self.code = code
+
+
+class DeadlineError(RequestError):
+    """The answer would come too late."""
+
+    status = 504
+    code = "deadline_exceeded"

@@ -1,0 +1,119 @@
+"""One request and its response, as plain data that no front owns."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: SageMaker hands the caller at most 2,048 characters of an error's body (API ModelError).
+ERROR_BODY_LIMIT = 2048
+_MESSAGE_LIMIT = 1000
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes back: the body is complete, the headers exclude its type and length."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Invocation:
+    """One ``POST /invocations`` on its way through the server.
+
+    Attributes:
+        headers: names in lower case and values, as received.
+        content_type: the Content-Type header as sent, or the default.
+        accept: the Accept header as sent, or "".
+        body: the complete body.
+        size_bytes: what admission counts for the body.
+        data: the decoded body once a codec has seen it.
+        future: where the front waits for the Response.
+    """
+
+    headers: Sequence[tuple[bytes, bytes]]
+    content_type: str = JSON
+    accept: str = ""
+    length: int | None = None
+    custom_attributes: str = ""
+    body: bytes = b""
+    size_bytes: int = 0
+    data: Any = None
+    future: Any = None
+    _request_id: str = field(default="", repr=False)
+
+    @classmethod
+    def from_headers(cls, headers: Sequence[tuple[bytes, bytes]]) -> Invocation:
+        """Pick out the headers that matter; missing Content-Type means JSON."""
+        invocation = cls(headers)
+        for name, value in headers:
+            if name == b"content-type":
+                invocation.content_type = value.decode("latin-1").strip() or JSON
+            elif name == b"content-length":
+                invocation.length = int(value) if value.isdigit() else None
+            elif name == b"accept":
+                # Several Accept lines are one list (RFC 9110 section 5.2).
+                text = value.decode("latin-1").strip()
+                invocation.accept = f"{invocation.accept},{text}" if invocation.accept else text
+            elif name == b"x-amzn-sagemaker-custom-attributes":
+                invocation.custom_attributes = value.decode("latin-1")
+        if not invocation.accept:
+            # The asynchronous and streaming APIs name it so.
+            invocation.accept = invocation.header("x-amzn-sagemaker-accept") or ""
+        return invocation
+
+    def header(self, name: str) -> str | None:
+        """A header's value, whatever the case of its name."""
+        wanted = name.lower().encode("latin-1", "replace")
+        for key, value in self.headers:
+            if key == wanted:
+                return value.decode("latin-1")
+        return None
+
+    @property
+    def request_id(self) -> str:
+        """The caller's inference id, else the platform's request id, else our own."""
+        if not self._request_id:
+            self._request_id = request_id(
+                self.header("x-amzn-sagemaker-inference-id"), self.header("x-amzn-requestid")
+            )
+        return self._request_id
+
+
+def request_id(*candidates: str | None) -> str:
+    """The first candidate of visible ASCII, else a fresh one of 16 hexadecimal digits."""
+    for candidate in candidates:
+        if candidate and _ID.fullmatch(candidate.strip()):
+            return candidate.strip()
+    return secrets.token_hex(8)
+
+
+def one_line(text: str, limit: int = _MESSAGE_LIMIT) -> str:
+    """Text as a single line without control characters, cut with an ellipsis."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def error_response(error: RequestError, identifier: str) -> Response:
+    """An error as the JSON that every front sends, below 2,048 bytes."""
+    message, limit = one_line(str(error)), _MESSAGE_LIMIT
+    while True:
+        content = {"code": error.code, "message": message, "request_id": identifier}
+        body = json.dumps({"error": content}, ensure_ascii=False).encode("utf-8", "replace")
+        if len(body) < ERROR_BODY_LIMIT:
+            return Response(error.status, body, JSON, error.headers)
+        limit -= 100
+        message = one_line(message, limit)

@@ -1,0 +1,105 @@
+"""The command ``serve``: exit 0 after a clean stop, 2 for bad settings, 3 when nothing loads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from byoc_serving.errors import DependencyError, SettingsError, StartError
+from byoc_serving.machine import Machine, tree_bytes
+from byoc_serving.settings import Settings
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+log = logging.getLogger("byoc_serving")
+
+
+def main() -> NoReturn:
+    """Serve the model below ``/opt/ml`` until SIGTERM.
+
+    Raises:
+        SystemExit: always.
+    """
+    # As PID 1 nothing ends this process by default; before gunicorn listens, this does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    # The model directory is read-only, and where it is not it stays as it was.
+    sys.dont_write_bytecode = True
+    try:
+        settings = Settings.from_environ(os.environ)
+    except SettingsError as error:
+        for problem in error.problems:
+            _say(problem)
+        sys.exit(error.exit_code)
+    try:
+        code = _serve(settings)
+    except StartError as error:
+        _say(str(error))
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _serve(settings: Settings) -> int:
+    try:
+        from byoc_serving import logs, master  # noqa: PLC0415 - gunicorn may be missing
+    except ImportError as error:
+        raise DependencyError(
+            f"{error.name} is not installed here; run serve in the inference image, or install "
+            "sagemaker-byoc[serve]"
+        ) from None
+    logs.configure(settings)
+    machine = Machine.look(os.environ)
+    workers = settings.workers or machine.workers(tree_bytes(settings.model_dir))
+    try:
+        workspace = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
+    except OSError as error:
+        raise StartError(
+            f"no writable directory for temporary files: {error}; make /tmp writable or set TMPDIR"
+        ) from None
+    owner = os.getpid()
+    app = master.Application(settings, machine, workers, workspace)
+    code = 0
+    try:
+        app.run()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    finally:
+        if os.getpid() != owner:
+            # A worker comes back out of the fork through here as well.
+            _end_worker(code)
+        shutil.rmtree(workspace, ignore_errors=True)
+    master.reset_signals()
+    cause = master.failure_line(app.table)
+    if cause is not None:
+        _say(cause)
+        return code or 3
+    return code
+
+
+def _end_worker(code: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    _ = number, frame
+    sys.exit(0)
+
+
+def _say(text: str) -> None:
+    """One line on standard error, whatever the log's state."""
+    sys.stdout.flush()
+    print(f"serve: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The master process: gunicorn's arbiter, with a porter beside its workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from byoc_serving.engine import Engine
+from byoc_serving.exchange import one_line
+from byoc_serving.gunicorn_conf import options
+from byoc_serving.service import Service
+from byoc_serving.table import State, Table
+from byoc_serving.workers import LOAD_FAILED, Porter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from byoc_serving.machine import Machine
+    from byoc_serving.settings import Settings
+
+log = logging.getLogger("byoc_serving")
+
+#: Workers that may die while loading before the server gives up: once may be chance.
+LOAD_DEATHS = 2
+
+
+class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
+    """The server as gunicorn sees it.
+
+    Args:
+        settings: ours.
+        machine: what it runs on.
+        workers: processes with a model.
+        workspace: a writable directory of this server's own.
+    """
+
+    def __init__(self, settings: Settings, machine: Machine, workers: int, workspace: Path) -> None:
+        self.settings = settings
+        self.machine = machine
+        self.workers = workers
+        self.workspace = workspace
+        self.table = Table(workers)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Gunicorn's settings come from ours alone, never from its own files or variables."""
+        for name, value in options(self.settings, self.workers, self.workspace).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Workers make their application themselves."""
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            SystemExit: with the exit code.
+        """
+        Master(self).run()
+
+    def make_service(self, worker: Any) -> Service:
+        """A worker's service, in the worker's process."""
+        slot: int = worker.slot
+        gpus = self.machine.gpus
+        gpu = gpus[slot % len(gpus)] if gpus else None
+        engine = Engine(
+            self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
+        )
+        return Service(self.settings, self.table, slot, engine)
+
+    def announce(self, service: Service) -> None:
+        """The line that says that the server is ready, and with what."""
+        log.info(
+            "ready after %.1f s: model %s, handler %s, %d worker%s, port %d, device %s, front %s",
+            time.monotonic() - self.table.started,
+            self.settings.model_dir,
+            service.engine.handler.origin,
+            self.workers,
+            "" if self.workers == 1 else "s",
+            self.settings.port,
+            service.engine.device,
+            self.settings.front,
+        )
+
+
+class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
+    """The arbiter: keeps workers and porter alive, knows when loading is hopeless."""
+
+    def __init__(self, app: Application) -> None:
+        self._porter_pid = 0
+        self._load_deaths = 0
+        self._slots: dict[int, int] = {}
+        super().__init__(app)
+
+    @property
+    def table(self) -> Table:
+        """The table that all processes share."""
+        table: Table = self.app.table
+        return table
+
+    def start(self) -> None:
+        """Listen, then put the porter at the door before any worker starts to load."""
+        super().start()
+        self._spawn_porter()
+
+    def _spawn_porter(self) -> None:
+        porter = Porter(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)
+        pid = os.fork()
+        if pid:
+            self._porter_pid = pid
+            porter.tmp.close()
+            return
+        porter.pid = os.getpid()
+        status = 1
+        try:
+            porter.init_process()
+            status = 0
+        except Exception:
+            log.exception("the porter failed")
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def spawn_worker(self) -> Any:
+        """Start a worker in a free slot of the table."""
+        slot = self.table.free_slot()
+        self.table.enter(slot, State.LOADING, 0)
+        self.table.phase(slot, "starting")
+        base = self.worker_class
+
+        class InSlot(base):  # type: ignore[misc, valid-type] # chosen by configuration
+            """The worker of this slot."""
+
+        InSlot.slot = slot
+        self.worker_class = InSlot
+        try:
+            pid = super().spawn_worker()
+        finally:
+            self.worker_class = base
+        self._slots[pid] = slot
+        return pid
+
+    def reap_workers(self) -> None:
+        """Free the slots of workers that are gone; note those that died while loading."""
+        before = set(self.WORKERS)
+        try:
+            super().reap_workers()
+        finally:
+            for pid in before - set(self.WORKERS):
+                slot = self._slots.pop(pid, None)
+                if slot is not None:
+                    self._worker_gone(pid, slot)
+
+    def _worker_gone(self, pid: int, slot: int) -> None:
+        row = self.table.slot(slot)
+        if row.state is State.LOADING and not self.table.stopping:
+            self._load_deaths += 1
+            if self._load_deaths >= LOAD_DEATHS:
+                self.table.fail(
+                    f"{self._load_deaths} workers in a row died while loading (last: process "
+                    f"{pid}, {row.phase}); most often the memory is too small for the model: "
+                    "use a larger instance, fewer workers (SAGEMAKER_MODEL_SERVER_WORKERS), or "
+                    "a smaller model"
+                )
+        elif row.state is State.READY:
+            self._load_deaths = 0
+            log.error("worker %d crashed; its requests are lost, a new one starts", pid)
+        self.table.enter(slot, State.EMPTY, 0)
+
+    def manage_workers(self) -> None:
+        """Keep the number of workers, and the porter; stop when loading is hopeless."""
+        if self.table.failure is not None:
+            raise HaltServer("a worker cannot load", LOAD_FAILED)
+        if self._porter_pid and not _alive(self._porter_pid):
+            log.error("the porter is gone; a new one starts")
+            self._spawn_porter()
+        super().manage_workers()
+
+    def kill_workers(self, sig: int) -> None:
+        """Signal the workers and the porter."""
+        super().kill_workers(sig)
+        if self._porter_pid:
+            try:
+                os.kill(self._porter_pid, sig)
+            except ProcessLookupError:
+                self._porter_pid = 0
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
+        """Stop: nothing new is accepted, what runs is answered."""
+        self.table.stop()
+        super().stop(graceful)
+
+    def handle_int(self) -> None:
+        """SIGINT means the same as SIGTERM."""
+        self.handle_term()
+
+    def _not_supported(self) -> None:
+        log.warning("signal ignored: a container is replaced, not reconfigured")
+
+    handle_hup = handle_usr2 = handle_ttin = handle_ttou = handle_winch = _not_supported
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def failure_line(table: Table) -> str | None:
+    """The cause of a failed start as one line."""
+    return one_line(table.failure, 3000) if table.failure else None
+
+
+def reset_signals() -> None:
+    """Ignore the signals that would interrupt the last words."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

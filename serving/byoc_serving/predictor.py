@@ -1,0 +1,102 @@
+"""Forward passes for several requests at once, only where that gives the same answers.
+
+Requests whose inputs agree in all but dimension 0 are joined. Whether a model treats dimension 0
+as a batch is not taken on trust: the first joined passes for each input form are compared with
+passes one by one, and a form whose answers differ (a recurrent model fed one sequence a request,
+a model that samples) is served one by one from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving import tensors
+from byoc_serving.batcher import isolate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+#: Joined passes that are compared for each input form.
+CHECKS = 2
+
+
+class Predictor:
+    """Runs ``forward`` on the inputs of a batch.
+
+    Args:
+        forward: one input to one output, in the model thread.
+        max_rows: rows in one pass; 1 turns joining off.
+    """
+
+    def __init__(self, forward: Callable[[Any], Any], max_rows: int) -> None:
+        self._forward = forward
+        self._max_rows = max_rows
+        self._checks_left: dict[tuple[Any, ...], int] = {}
+
+    def predict(self, inputs: list[Any]) -> list[Any]:
+        """An output or an exception for each input, in order."""
+        results: list[Any] = [None] * len(inputs)
+        for positions in self._groups(inputs):
+            group = [inputs[position] for position in positions]
+            outputs = self._group(group) if len(group) > 1 else isolate(self._singly, group)
+            for position, output in zip(positions, outputs, strict=True):
+                results[position] = output
+        return results
+
+    def _groups(self, inputs: list[Any]) -> list[list[int]]:
+        """Positions that go into one pass each."""
+        if len(inputs) == 1 or self._max_rows == 1:
+            return [[position] for position in range(len(inputs))]
+        groups: list[list[int]] = []
+        open_groups: dict[tuple[Any, ...], tuple[list[int], int]] = {}
+        for position, data in enumerate(inputs):
+            key = tensors.batch_key(data)
+            if key is None or self._checks_left.get(key) == -1:
+                groups.append([position])
+                continue
+            rows = int(data.shape[0])
+            group, held = open_groups.get(key, ([], 0))
+            if not group or held + rows > self._max_rows:
+                group, held = [], 0
+                groups.append(group)
+            group.append(position)
+            open_groups[key] = (group, held + rows)
+        return groups
+
+    def _singly(self, inputs: list[Any]) -> list[Any]:
+        return [self._forward(data) for data in inputs]
+
+    def _joined(self, inputs: list[Any]) -> list[Any]:
+        if len(inputs) == 1:
+            return self._singly(inputs)
+        output = self._forward(tensors.join(inputs))
+        return tensors.split(output, [int(data.shape[0]) for data in inputs])
+
+    def _group(self, inputs: list[Any]) -> list[Any]:
+        key = tensors.batch_key(inputs[0])
+        assert key is not None  # noqa: S101 - only joinable inputs are grouped
+        left = self._checks_left.get(key, CHECKS)
+        if left == 0:
+            return isolate(self._joined, inputs)
+        alone = [isolate(self._singly, [data])[0] for data in inputs]
+        good = [i for i, output in enumerate(alone) if not isinstance(output, Exception)]
+        if len(good) < 2:
+            return alone
+        try:
+            together = self._joined([inputs[i] for i in good])
+            same = all(tensors.close(alone[i], t) for i, t in zip(good, together, strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever it is, joining does not work here
+            log.debug("joined forward failed: %s", error)
+            same = False
+        if not same:
+            log.warning(
+                "batching is off for inputs of shape [N, %s]: joined requests get other answers "
+                "than single ones",
+                ", ".join(map(str, key[0])),
+            )
+        if len(self._checks_left) < 1024:
+            self._checks_left[key] = left - 1 if same else -1
+        return alone

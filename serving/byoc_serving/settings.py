@@ -1,0 +1,199 @@
+"""What the environment asks of the server, read once, every problem reported at once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from byoc_serving.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 1024 * 1024
+#: Batch transform sends up to 100 MB (MaxPayloadInMB), real-time endpoints up to 25 MB.
+DEFAULT_MAX_BODY_BYTES = 128 * MIB
+DEFAULT_PORT = 8080
+FRONTS = ("asgi", "wsgi")
+LOG_FORMATS = ("text", "json")
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The server's settings.
+
+    Attributes:
+        root: stands for ``/opt/ml`` (``BYOC_ROOT``).
+        host: address to listen on (``BYOC_HOST``).
+        port: port to listen on (``SAGEMAKER_BIND_TO_PORT``).
+        front: ``asgi`` (gunicorn's own ASGI worker) or ``wsgi`` (Flask on gthread)
+            (``BYOC_FRONT``).
+        workers: processes that each hold the model; None: decided from the machine
+            (``SAGEMAKER_MODEL_SERVER_WORKERS``).
+        torch_threads: intra-op threads a worker; None: 1 on a CPU, torch's choice beside a GPU
+            (``BYOC_TORCH_THREADS``, ``OMP_NUM_THREADS``).
+        max_batch_rows: rows in one forward; None: 64 for the default predict_fn, no batching for
+            the handler's own (``BYOC_MAX_BATCH_SIZE``).
+        queue_requests: requests a worker holds at once, running ones included
+            (``BYOC_QUEUE_SIZE``).
+        queue_bytes: bytes of their bodies (``BYOC_QUEUE_BYTES``).
+        max_body_bytes: one body (``BYOC_MAX_BODY_BYTES``, ``SAGEMAKER_MAX_PAYLOAD_IN_MB``).
+        default_accept: answer type without an Accept (``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``).
+        program: the handler's file name (``SAGEMAKER_PROGRAM``).
+        submit_directory: where it is (``SAGEMAKER_SUBMIT_DIRECTORY``).
+        handler: the image's own handler (``BYOC_HANDLER``).
+        pip_timeout_s: time for installing code/requirements.txt (``BYOC_PIP_TIMEOUT_SECONDS``).
+        log_format: ``text`` or ``json`` (``BYOC_LOG_FORMAT``).
+        log_level: ``logging``'s number (``SAGEMAKER_CONTAINER_LOG_LEVEL``).
+        access_log: one line a request (``BYOC_ACCESS_LOG``).
+    """
+
+    root: Path = Path("/opt/ml")
+    host: str = "0.0.0.0"  # noqa: S104 - the platform connects from outside the container
+    port: int = DEFAULT_PORT
+    front: str = "asgi"
+    workers: int | None = None
+    torch_threads: int | None = None
+    max_batch_rows: int | None = None
+    queue_requests: int = 1024
+    queue_bytes: int = 2 * DEFAULT_MAX_BODY_BYTES
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    default_accept: str = "application/json"
+    program: str | None = None
+    submit_directory: str | None = None
+    handler: Path | None = None
+    pip_timeout_s: float = 300.0
+    log_format: str = "text"
+    log_level: int = logging.INFO
+    access_log: bool = False
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the platform unpacks the model archive; read-only."""
+        return self.root / "model"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: with every bad variable, not only the first.
+        """
+        read = _Reader(environ)
+        max_body_bytes = max(
+            read.integer("BYOC_MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES, 1, 1 << 40),
+            read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, 0, 1 << 20) * MIB,
+        )
+        port = read.integer("SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535)
+        read.port_range("SAGEMAKER_SAFE_PORT_RANGE")
+        settings = cls(
+            root=Path(read.text("BYOC_ROOT") or "/opt/ml"),
+            host=read.text("BYOC_HOST") or cls.host,
+            port=port,
+            front=read.choice("BYOC_FRONT", FRONTS),
+            workers=read.optional_integer("SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024),
+            torch_threads=(
+                read.optional_integer("BYOC_TORCH_THREADS", 1, 1024)
+                or read.optional_integer("OMP_NUM_THREADS", 1, 1024)
+            ),
+            max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
+            queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
+            queue_bytes=read.integer("BYOC_QUEUE_BYTES", 2 * max_body_bytes, 1, 1 << 42),
+            max_body_bytes=max_body_bytes,
+            default_accept=(
+                read.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or cls.default_accept
+            ),
+            program=read.text("SAGEMAKER_PROGRAM"),
+            submit_directory=read.text("SAGEMAKER_SUBMIT_DIRECTORY"),
+            handler=read.absolute_path("BYOC_HANDLER"),
+            pip_timeout_s=float(read.integer("BYOC_PIP_TIMEOUT_SECONDS", 300, 1, 3600)),
+            log_format=read.choice("BYOC_LOG_FORMAT", LOG_FORMATS),
+            log_level=read.log_level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
+            access_log=read.flag("BYOC_ACCESS_LOG"),
+        )
+        if read.problems:
+            raise SettingsError(read.problems)
+        return settings
+
+
+class _Reader:
+    """Reads typed values and remembers what was wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def _bad(self, name: str, expected: str) -> None:
+        seen = self._environ[name][:80]
+        self.problems.append(f"{name}={seen!r}: expected {expected}; correct or unset it")
+
+    def optional_integer(self, name: str, least: int, most: int) -> int | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            self._bad(name, f"a whole number from {least} to {most}")
+            return None
+        return value
+
+    def integer(self, name: str, default: int, least: int, most: int) -> int:
+        value = self.optional_integer(name, least, most)
+        return default if value is None else value
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        text = (self.text(name) or choices[0]).lower()
+        if text not in choices:
+            self._bad(name, " or ".join(choices))
+            return choices[0]
+        return text
+
+    def flag(self, name: str) -> bool:
+        text = (self.text(name) or "").lower()
+        if text not in _TRUE | _FALSE:
+            self._bad(name, "1 or 0")
+        return text in _TRUE
+
+    def absolute_path(self, name: str) -> Path | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        if not text.startswith("/"):
+            self._bad(name, "an absolute path")
+        return Path(text)
+
+    def port_range(self, name: str) -> tuple[int, int] | None:
+        """``XXXX-YYYY``: ports for further listeners, of which this server has none."""
+        text = self.text(name)
+        if text is None:
+            return None
+        first, dash, last = text.partition("-")
+        if not (dash and first.strip().isdigit() and last.strip().isdigit()):
+            self._bad(name, "two ports, such as 9100-9200")
+            return None
+        low, high = int(first), int(last)
+        if not 1 <= low <= high <= 65535:
+            self._bad(name, "two ports, the lower one first, up to 65535")
+            return None
+        return low, high
+
+    def log_level(self, name: str) -> int:
+        """A level's number as text, as the SDK sends it, or its name."""
+        text = self.text(name)
+        if text is None:
+            return logging.INFO
+        level = int(text) if text.isdigit() else logging.getLevelName(text.upper())
+        if not isinstance(level, int):
+            self._bad(name, "a level's number, such as 20, or its name, such as INFO")
+            return logging.INFO
+        return level

@@ -1,0 +1,316 @@
+"""gunicorn's workers with what a model server adds: listen when loaded, refuse at once, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.workers.gthread import ThreadWorker
+
+from byoc_serving.asgi import AsgiFront, respond
+from byoc_serving.bridge import Bridge
+from byoc_serving.errors import NotFoundError, UnavailableError
+from byoc_serving.exchange import error_response, request_id
+from byoc_serving.health import diagnosis, ping
+from byoc_serving.table import State
+
+if TYPE_CHECKING:
+    from byoc_serving.asgi import Message, Receive, Send
+    from byoc_serving.service import Service
+
+log = logging.getLogger("byoc_serving")
+
+#: A stopping worker gives clients this long to send what is on its way on idle connections.
+LINGER_S = 0.3
+#: How often a worker looks whether the master lives, or stops.
+TICK_S = 0.25
+LOAD_FAILED = 3
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
+    """A connection that its worker knows, so that a drain can close the idle ones."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.worker.connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+
+    @property
+    def idle(self) -> bool:
+        """Between requests, with nothing of the next one received."""
+        parser = self._callback_parser
+        partial = bool(getattr(parser, "_buffer", b"")) if parser is not None else False
+        return bool(self._awaiting_request) and self._current_request is None and not partial
+
+    def close_idle(self) -> None:
+        """End the connection from this side."""
+        self._keepalive_timeout()
+
+
+class OneShotProtocol(Protocol):
+    """A connection that closes after its first answer."""
+
+    def __init__(self, worker: Any) -> None:
+        super().__init__(worker)
+        self._keepalive = 0
+
+
+class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
+    """gunicorn's ASGI worker with a drain of our own and no delay in it."""
+
+    protocol_class: type[Protocol] = Protocol
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: set[Protocol] = set()
+        self._stop: asyncio.Event | None = None
+
+    @property
+    def table(self) -> Any:
+        """The table that all processes share."""
+        return self.app.table
+
+    def init_signals(self) -> None:
+        """SIGINT reaches the whole terminal's group; it means the same as SIGTERM here."""
+        super().init_signals()
+        self.loop.add_signal_handler(signal.SIGINT, self.handle_exit_signal)
+
+    def handle_exit_signal(self) -> None:
+        """SIGTERM: begin to drain now, not at the next tick."""
+        self.alive = False
+        if self._stop is not None:
+            self._stop.set()
+
+    def handle_quit_signal(self) -> None:
+        """SIGQUIT: end at once."""
+        self._quick_shutdown = True
+        self.handle_exit_signal()
+
+    async def _tick(self) -> None:
+        """Heartbeat; and the ways to end without a signal."""
+        while self.alive:
+            self.notify()
+            self.beat()
+            if self.ppid != os.getppid() or self.table.stopping:
+                self.handle_exit_signal()
+            await asyncio.sleep(TICK_S)
+
+    def beat(self) -> None:
+        """Tell the others that the loop runs."""
+
+    async def listen(self, protocol: type[Protocol]) -> None:
+        """Accept connections from now on."""
+        for listener in self.sockets:
+            # The server closes the socket that it is given; the original is needed again.
+            self.servers.append(
+                await self.loop.create_server(
+                    lambda: protocol(self), sock=listener.sock.dup(), backlog=self.cfg.backlog
+                )
+            )
+
+    def unlisten(self) -> None:
+        """Accept no more connections; those that are open stay."""
+        for server in self.servers:
+            server.close()
+        self.servers.clear()
+
+    async def drain(self) -> None:
+        """Refuse new connections, answer what runs, close the rest."""
+        self.unlisten()
+        for listener in self.sockets:
+            listener.close()
+        if self._quick_shutdown:
+            return
+        began = self.loop.time()
+        while self.connections and self.loop.time() < began + self.cfg.graceful_timeout:
+            if self._quick_shutdown:
+                return
+            if self.loop.time() - began >= LINGER_S:
+                for connection in [c for c in self.connections if c.idle]:
+                    connection.close_idle()
+            await asyncio.sleep(0.02)
+        if self.connections:
+            log.warning("%d connections were still busy and are cut off", len(self.connections))
+
+
+class AsgiWorker(LoopWorker):
+    """A worker of the ASGI front."""
+
+    def load_wsgi(self) -> None:
+        """Make the application; the model comes later."""
+        self.service: Service = self.app.make_service(self)
+        self.bridge = Bridge(self._flask)
+        self.front = AsgiFront(self.service, self.bridge)
+        self.asgi = self.front
+
+    def _flask(self) -> Any:
+        from byoc_serving.app import create_app  # noqa: PLC0415 - takes longer than a start may
+
+        return create_app(self.service)
+
+    def beat(self) -> None:
+        """Tell the others that the loop runs."""
+        self.table.beat(self.service.slot)
+
+    async def _serve(self) -> None:
+        self._stop = stop = asyncio.Event()
+        settled = asyncio.Event()
+        ticking = asyncio.create_task(self._tick())
+        self.front.start(settled.set)
+        waits = [asyncio.create_task(event.wait()) for event in (stop, settled)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.service.failure is not None:
+            give_up(self.service)
+        if not stop.is_set():
+            await self.listen(self.protocol_class)
+            now_ready(self.app, self.service)
+            warming = asyncio.create_task(self.bridge.warm())
+            await stop.wait()
+            warming.cancel()
+        self.service.enter(State.DRAINING, self.pid)
+        ticking.cancel()
+        await self.drain()
+
+    def run(self) -> None:
+        """Serve, then end the model thread before the interpreter ends."""
+        super().run()
+        end(self.service, self._quick_shutdown)
+
+
+class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
+    """A worker of the WSGI front: Flask in threads, which only wait for the model thread."""
+
+    service: Service
+
+    def load_wsgi(self) -> None:
+        """Make the application; the model comes later."""
+        from byoc_serving.app import create_app  # noqa: PLC0415 - the ASGI front delays it
+
+        self.service = self.app.make_service(self)
+        self.wsgi = create_app(self.service).wsgi_app
+        self._stopped = False
+
+    def init_signals(self) -> None:
+        """SIGINT reaches the whole terminal's group; it means the same as SIGTERM here."""
+        super().init_signals()
+        signal.signal(signal.SIGINT, self.handle_exit)
+
+    def run(self) -> None:
+        """Load, serve, drain."""
+        service = self.service
+        service.start()
+        while self.alive and not service.settled.wait(0.05):
+            self.notify()
+            if self.ppid != os.getppid() or self.app.table.stopping:
+                self.alive = False
+        if service.failure is not None:
+            give_up(service)
+        if self.alive:
+            now_ready(self.app, service)
+            super().run()
+        service.enter(State.DRAINING, self.pid)
+        end(service, quick=False)
+
+    def is_parent_alive(self) -> bool:
+        """Whether to go on: the master lives and has not begun to stop."""
+        self.app.table.beat(self.service.slot)
+        return bool(super().is_parent_alive()) and not self.app.table.stopping
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
+        """Close the listening sockets as soon as the drain begins, so that clients are refused."""
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                listener.close()
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(min(deadline, time.monotonic() + LINGER_S))
+
+
+class Porter(LoopWorker):
+    """Answers while no worker can: 503 and the cause, from a process that never loads anything.
+
+    Workers accept connections only once they have loaded, because importing torch holds the
+    interpreter's lock for longer than a ping may take.
+    """
+
+    protocol_class = OneShotProtocol
+
+    def load_wsgi(self) -> None:
+        """The application is this object."""
+        self.asgi = self.answer
+
+    async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request from what the table says."""
+        _ = receive
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+        elif scope["path"] == "/ping":
+            await respond(send, ping(self.table))
+        elif scope["path"] == "/invocations":
+            error = UnavailableError(diagnosis(self.table)[1], "loading")
+            await respond(send, error_response(error, request_id()))
+        else:
+            missing = NotFoundError(
+                f"no route {scope['path'][:100]}; there are GET /ping and POST /invocations"
+            )
+            await respond(send, error_response(missing, request_id()))
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        ticking = asyncio.create_task(self._tick())
+        while self.alive:
+            wanted = self.table.ready_count == 0
+            if wanted and not self.servers:
+                await self.listen(self.protocol_class)
+            elif not wanted and self.servers:
+                self.unlisten()
+                # Who has connected and not yet asked shall ask a worker.
+                for connection in [c for c in self.connections if c.idle]:
+                    connection.close_idle()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 0.02 if wanted else 0.1)
+        ticking.cancel()
+        await self.drain()
+
+
+def now_ready(app: Any, service: Service) -> None:
+    """Tell the others that this worker takes requests; the last one says that all do."""
+    service.enter(State.READY, os.getpid())
+    if service.table.latch():
+        app.announce(service)
+
+
+def give_up(service: Service) -> None:
+    """End the whole server, which ends with the cause as its last line.
+
+    Raises:
+        SystemExit: always.
+    """
+    service.table.fail(service.failure or "loading failed")
+    log.debug("worker %d cannot load", os.getpid())
+    sys.exit(LOAD_FAILED)
+
+
+def end(service: Service, quick: bool) -> None:  # noqa: FBT001 - one flag, two callers
+    """End the model thread; when it does not end, end the process around it."""
+    if not service.settled.is_set() or not service.close(0.0 if quick else 1.0):
+        # Finalising the interpreter under a thread that is inside torch would crash.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
