@@ -15,7 +15,7 @@ from byoc_serving.errors import (
     NotFoundError,
     RequestError,
 )
-from byoc_serving.exchange import Response, error_response
+from byoc_serving.exchange import Response, error_response, no_route
 from byoc_serving.logs import log
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def _translated(error: Exception) -> RequestError:
         return error
     if isinstance(error, HTTPException):
         if error.code == 404:
-            return NotFoundError(
-                f"no route {request.path[:100]}; there are GET /ping and POST /invocations"
-            )
+            return NotFoundError(no_route(request.path))
         if error.code == 405:
             return MethodNotAllowedError(request.method, request.path, "GET, POST")
         if error.code is not None and error.code < 500:

@@ -8,10 +8,10 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.errors import RequestError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from byoc_serving.errors import RequestError
 
 #: SageMaker hands the caller at most 2,048 characters of an error's body (API ModelError).
 ERROR_BODY_LIMIT = 2048
@@ -105,6 +105,11 @@ def one_line(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     """Text as a single line without control characters, cut with an ellipsis."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def no_route(path: str) -> str:
+    """The message of a 404."""
+    return f"no route {path[:100]}; there are GET /ping and POST /invocations"
 
 
 def error_response(error: RequestError, identifier: str) -> Response:

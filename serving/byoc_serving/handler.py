@@ -140,8 +140,8 @@ def explain(error: BaseException, folder: Path | None) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     # torch's own messages end with what matters; others begin with it.
     text = lines[0] if lines else ""
-    if text.startswith("The following operation failed") or text.startswith("Traceback"):
-        text = lines[-1]
+    if text.startswith(("The following operation failed", "Traceback")):
+        text = lines[-1].removeprefix(f"{kind}: ")
     return one_line(f"{kind}{where}: {text}", 600)
 
 
@@ -157,20 +157,7 @@ def _function(name: str, function: Any, path: Path) -> Function:
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     required = [p for p in positional if p.default is p.empty]
-    context_by = ""
-    for position, parameter in enumerate(parameters):
-        named = parameter.name in _CONTEXT_NAMES
-        if named and parameter.kind is parameter.POSITIONAL_ONLY and position == plain:
-            context_by = "position"
-        elif named and parameter.kind in (
-            parameter.KEYWORD_ONLY,
-            parameter.POSITIONAL_OR_KEYWORD,
-        ):
-            # A plain argument may be called ctx; only one beyond them is the context.
-            if parameter.kind is parameter.KEYWORD_ONLY or position >= plain:
-                context_by = parameter.name
-    if not context_by and len(required) == plain + 1:
-        context_by = "position"
+    context_by = _context_by(parameters, plain, len(required))
     taken = plain + (1 if context_by == "position" else 0)
     excess = [
         p.name
@@ -188,3 +175,18 @@ def _function(name: str, function: Any, path: Path) -> Function:
         )
     is_async = inspect.iscoroutinefunction(function)
     return Function(name, function, context_by, is_async=is_async)
+
+
+def _context_by(parameters: list[inspect.Parameter], plain: int, required: int) -> str:
+    """How a function takes the context: "" (not), "position", or the parameter's name."""
+    for position, parameter in enumerate(parameters):
+        if parameter.name not in _CONTEXT_NAMES:
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            return parameter.name
+        # A plain argument may be called ctx; only one beyond them is the context.
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and position >= plain:
+            return parameter.name
+        if parameter.kind is parameter.POSITIONAL_ONLY and position == plain:
+            return "position"
+    return "position" if required == plain + 1 else ""

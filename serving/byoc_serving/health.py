@@ -12,6 +12,8 @@ from byoc_serving.table import State
 if TYPE_CHECKING:
     from byoc_serving.table import Table
 
+#: The contract says GET; one sentence of the guide says POST (contract, section 7.1).
+PING_METHODS = ("GET", "HEAD", "POST")
 READY = Response(200, b'{"status": "ready"}')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -61,7 +62,7 @@ def _cgroup_folders(filesystem: Path, controller: str) -> list[Path]:
     base = filesystem / "sys/fs/cgroup"
     folders: list[Path] = []
     for line in (_read(filesystem / "proc/self/cgroup") or "").splitlines():
-        _, names, path = (line.split(":", 2) + ["", ""])[:3]
+        _, names, path = [*line.split(":", 2), "", ""][:3]
         if names == "":
             root = base
         elif controller in names.split(","):
@@ -135,8 +136,6 @@ def tree_bytes(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
+            with contextlib.suppress(OSError):
                 total += (Path(parent) / name).lstat().st_size
-            except OSError:
-                continue
     return total

@@ -16,9 +16,10 @@ from gunicorn.errors import HaltServer
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
 from byoc_serving.gunicorn_conf import options
+from byoc_serving.porter import Porter
 from byoc_serving.service import Service
 from byoc_serving.table import State, Table
-from byoc_serving.workers import LOAD_FAILED, Porter
+from byoc_serving.workers import LOAD_FAILED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +94,8 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
 
 class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     """The arbiter: keeps workers and porter alive, knows when loading is hopeless."""
+
+    worker_class: type[Any]
 
     def __init__(self, app: Application) -> None:
         self._porter_pid = 0

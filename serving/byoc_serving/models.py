@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from byoc_serving.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SUFFIXES = (".pt", ".pth", ".ts", ".pt2")
 
@@ -83,7 +85,7 @@ def load(model_dir: Path, device: str) -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             if kind_of(path) == "torchscript":
-                model = torch.jit.load(str(path), map_location=device)
+                model = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call] # torch's own
                 model.eval()
                 return model
             program = torch.export.load(path)

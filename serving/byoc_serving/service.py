@@ -18,18 +18,16 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import Invocation, Response, error_response, request_id
 from byoc_serving.handler import explain
-from byoc_serving.table import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from byoc_serving.engine import Engine
     from byoc_serving.settings import Settings
-    from byoc_serving.table import Table
+    from byoc_serving.table import State, Table
 
 log = logging.getLogger(__name__)
 
-PING_METHODS = ("GET", "HEAD", "POST")
 #: Bodies that are decoded where they are received; longer ones would hold up a ping there.
 DECODE_AT_ONCE_BYTES = 64 * 1024
 #: Requests that the model thread takes at a turn.
@@ -111,8 +109,10 @@ class Service:
 
     def ping(self, method: str) -> Response:
         """``/ping``."""
-        if method not in PING_METHODS:
-            return self.refusal(MethodNotAllowedError(method, "/ping", ", ".join(PING_METHODS)))
+        if method not in health.PING_METHODS:
+            return self.refusal(
+                MethodNotAllowedError(method, "/ping", ", ".join(health.PING_METHODS))
+            )
         return health.ping(self.table)
 
     def refusal(self, error: RequestError, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:

@@ -1,4 +1,6 @@
-"""Where the user's handler is. The search order, first match wins:
+"""Where the user's handler is.
+
+The search order, first match wins:
 
 1. ``SAGEMAKER_PROGRAM`` in ``SAGEMAKER_SUBMIT_DIRECTORY`` (a directory, a ``file://`` one, a
    local tar.gz, or an ``s3://`` one, which is what SDK v2's ``Model`` sends),
@@ -58,17 +60,7 @@ def locate(settings: Settings, workspace: Path) -> Source:
         places.append(_submit_directory(settings, settings.submit_directory, workspace))
     places += [model_dir / "code", model_dir]
     if program:
-        # SDKs send the bare name; a path relative to the directory, or absolute, works too.
-        for folder in places:
-            if (folder / program).is_file():
-                return _source(folder / program, settings)
-        if settings.handler and settings.handler.name == program and settings.handler.is_file():
-            return _source(settings.handler, settings)
-        raise HandlerError(
-            f"SAGEMAKER_PROGRAM={program!r} was not found in "
-            f"{', '.join(str(place) for place in places)}; {describe(model_dir)}; "
-            "put it into code/ of the model archive, or correct the variable"
-        )
+        return _named(program, places, settings)
     for folder in places:
         if (folder / DEFAULT_PROGRAM).is_file():
             return _source(folder / DEFAULT_PROGRAM, settings)
@@ -84,6 +76,20 @@ def locate(settings: Settings, workspace: Path) -> Source:
         f"no model that can be served: {describe(model_dir)}; expected code/inference.py with a "
         "model_fn, or a TorchScript (.pt, .pth) or .pt2 file; weights alone (a state_dict, "
         "safetensors) need code/inference.py, which builds the architecture"
+    )
+
+
+def _named(program: str, places: list[Path], settings: Settings) -> Source:
+    """The program that was asked for: a bare name, as SDKs send it, a relative or absolute path."""
+    for folder in places:
+        if (folder / program).is_file():
+            return _source(folder / program, settings)
+    if settings.handler and settings.handler.name == program and settings.handler.is_file():
+        return _source(settings.handler, settings)
+    raise HandlerError(
+        f"SAGEMAKER_PROGRAM={program!r} was not found in "
+        f"{', '.join(str(place) for place in places)}; {describe(settings.model_dir)}; "
+        "put it into code/ of the model archive, or correct the variable"
     )
 
 

@@ -33,7 +33,7 @@ def split(outputs: Any, sizes: list[int]) -> list[Any]:
     if isinstance(outputs, torch.Tensor):
         if outputs.ndim < 1 or outputs.shape[0] != sum(sizes):
             raise ValueError(f"the output's shape is {tuple(outputs.shape)} for {sum(sizes)} rows")
-        return list(outputs.split(sizes))
+        return list(torch.split(outputs, sizes))
     if isinstance(outputs, dict):
         parts = {name: split(value, sizes) for name, value in outputs.items()}
         return [{name: values[i] for name, values in parts.items()} for i in range(len(sizes))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,15 +14,11 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn.workers.gthread import ThreadWorker
 
-from byoc_serving.asgi import AsgiFront, respond
+from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
-from byoc_serving.errors import NotFoundError, UnavailableError
-from byoc_serving.exchange import error_response, request_id
-from byoc_serving.health import diagnosis, ping
 from byoc_serving.table import State
 
 if TYPE_CHECKING:
-    from byoc_serving.asgi import Message, Receive, Send
     from byoc_serving.service import Service
 
 log = logging.getLogger("byoc_serving")
@@ -60,14 +55,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         self._keepalive_timeout()
 
 
-class OneShotProtocol(Protocol):
-    """A connection that closes after its first answer."""
-
-    def __init__(self, worker: Any) -> None:
-        super().__init__(worker)
-        self._keepalive = 0
-
-
 class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
     """gunicorn's ASGI worker with a drain of our own and no delay in it."""
 
@@ -77,6 +64,8 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         super().__init__(*args, **kwargs)
         self.connections: set[Protocol] = set()
         self._stop: asyncio.Event | None = None
+
+    alive: bool
 
     @property
     def table(self) -> Any:
@@ -196,6 +185,7 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
     """A worker of the WSGI front: Flask in threads, which only wait for the model thread."""
 
     service: Service
+    alive: bool
 
     def load_wsgi(self) -> None:
         """Make the application; the model comes later."""
@@ -240,53 +230,6 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(min(deadline, time.monotonic() + LINGER_S))
-
-
-class Porter(LoopWorker):
-    """Answers while no worker can: 503 and the cause, from a process that never loads anything.
-
-    Workers accept connections only once they have loaded, because importing torch holds the
-    interpreter's lock for longer than a ping may take.
-    """
-
-    protocol_class = OneShotProtocol
-
-    def load_wsgi(self) -> None:
-        """The application is this object."""
-        self.asgi = self.answer
-
-    async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request from what the table says."""
-        _ = receive
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-        elif scope["path"] == "/ping":
-            await respond(send, ping(self.table))
-        elif scope["path"] == "/invocations":
-            error = UnavailableError(diagnosis(self.table)[1], "loading")
-            await respond(send, error_response(error, request_id()))
-        else:
-            missing = NotFoundError(
-                f"no route {scope['path'][:100]}; there are GET /ping and POST /invocations"
-            )
-            await respond(send, error_response(missing, request_id()))
-
-    async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        ticking = asyncio.create_task(self._tick())
-        while self.alive:
-            wanted = self.table.ready_count == 0
-            if wanted and not self.servers:
-                await self.listen(self.protocol_class)
-            elif not wanted and self.servers:
-                self.unlisten()
-                # Who has connected and not yet asked shall ask a worker.
-                for connection in [c for c in self.connections if c.idle]:
-                    connection.close_idle()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), 0.02 if wanted else 0.1)
-        ticking.cancel()
-        await self.drain()
 
 
 def now_ready(app: Any, service: Service) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from byoc_serving.errors import BadBodyError, NotAcceptableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PLACE = re.compile(r"could not convert string (.*) to \S+ at row (\d+), column (\d+)")
 

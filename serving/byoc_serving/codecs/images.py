@@ -26,7 +26,7 @@ def decode(body: bytes) -> NDArray[Any]:
         BodyTooLargeError: more than 64 million pixels.
     """
     try:
-        from PIL import Image  # noqa: PLC0415 - only image requests pay for it
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - image requests alone pay
     except ImportError:
         raise DependencyError("pillow is not installed, so images cannot be read") from None
 
@@ -40,7 +40,7 @@ def decode(body: bytes) -> NDArray[Any]:
                 raise _bomb(width, height)
             grey = picture.mode in {"1", "L", "LA", "I", "I;16", "F"}
             return np.asarray(picture.convert("L" if grey else "RGB"))
-    except (Image.UnidentifiedImageError, SyntaxError):
+    except (UnidentifiedImageError, SyntaxError):
         raise BadBodyError("not an image: neither PNG nor JPEG data") from None
     except Image.DecompressionBombError:
         raise BodyTooLargeError("an image of too many pixels", MAX_PIXELS) from None

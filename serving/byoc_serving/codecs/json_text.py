@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from byoc_serving.errors import BadBodyError, NotAcceptableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Members that hold the array when the body is an object (TensorFlow Serving's and KServe's).
 WRAPPERS = ("instances", "inputs")
@@ -178,27 +181,28 @@ def _at(value: Any, position: list[int]) -> Any:
 def _checked(value: Any) -> Any:
     """The value as orjson takes it: contiguous arrays, nothing that would turn into null."""
     if isinstance(value, np.ndarray):
-        if value.dtype.kind in "fc":
-            if value.dtype.kind == "c":
-                raise NotAcceptableError("JSON has no complex numbers; accept application/x-npy")
-            if not np.isfinite(value).all():
-                raise NotAcceptableError(_NOT_FINITE)
-            if value.dtype.itemsize > 8:
-                value = value.astype(np.float64)
-        elif value.dtype.kind not in "iub":
-            return value.tolist()
-        native = value.astype(value.dtype.newbyteorder("="), copy=False)
-        # orjson writes only contiguous arrays with at least one dimension.
-        return np.ascontiguousarray(native) if native.ndim else native.item()
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN
-            raise NotAcceptableError(_NOT_FINITE)
-        return value
+        return _checked_array(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NotAcceptableError(_NOT_FINITE)
     if isinstance(value, list):
         return [_checked(item) for item in value]
     if isinstance(value, dict):
         return {name: _checked(item) for name, item in value.items()}
     return value
+
+
+def _checked_array(array: NDArray[Any]) -> Any:
+    kind = array.dtype.kind
+    if kind == "c":
+        raise NotAcceptableError("JSON has no complex numbers; accept application/x-npy")
+    if kind not in "fiub":
+        return _checked(array.tolist())
+    if kind == "f" and not np.isfinite(array).all():
+        raise NotAcceptableError(_NOT_FINITE)
+    target = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    native = array.astype(target, copy=False)
+    # orjson writes only contiguous arrays with at least one dimension.
+    return np.ascontiguousarray(native) if native.ndim else native.item()
 
 
 _NOT_FINITE = (

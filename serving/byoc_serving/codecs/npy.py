@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from byoc_serving.errors import BadBodyError, NotAcceptableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAGIC = b"\x93NUMPY"
 #: Plain numbers: byte order, kind, bytes an element.

@@ -1,0 +1,85 @@
+"""Which error an exception out of the handler or the model means for the client."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from byoc_serving.errors import (
+    BadBodyError,
+    InternalError,
+    RefusedByModelError,
+    RequestError,
+    UnavailableError,
+)
+from byoc_serving.exchange import one_line
+from byoc_serving.handler import explain
+
+if TYPE_CHECKING:
+    from byoc_serving.exchange import Invocation
+
+log = logging.getLogger(__name__)
+
+#: What a model raises when it gets an input of the wrong shape, dtype or structure.
+_REFUSALS = (RuntimeError, TypeError, IndexError, NotImplementedError)
+#: How torch talks of shapes and dtypes, in bare RuntimeErrors.
+_SHAPE_WORDS = ("shape", "size", "dtype", "dimension", "expected", "Expected")
+
+
+def classify(
+    stage: str, error: Exception, invocation: Invocation, *, default_predict: bool
+) -> RequestError:
+    """An exception as the request's error; unexpected ones are logged with their traceback.
+
+    ``input_fn``: ValueError, Pillow's errors and torch's complaints of shapes are the body's
+    fault, 400. ``predict_fn``: ValueError and torch's complaints are 422, as is nearly anything
+    out of a model that our own predict_fn calls. Everything else is a bug: 500, with an id that
+    the log line carries.
+
+    Args:
+        stage: ``input``, ``predict``, ``output`` or ``batch``.
+        error: what was raised.
+        invocation: whose request it was.
+        default_predict: the model was called by our own predict_fn.
+    """
+    if isinstance(error, RequestError):
+        return error
+    identifier = invocation.request_id
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        log.error("request %s: out of memory: %s", identifier, one_line(str(error)))
+        return UnavailableError(
+            "out of memory for this request; send smaller batches", "out_of_memory"
+        )
+    if stage == "input" and (
+        isinstance(error, ValueError)
+        or _is_torch_complaint(error)
+        or type(error).__module__.startswith("PIL")
+    ):
+        return BadBodyError(explain(error, None))
+    if stage == "predict" and (
+        isinstance(error, ValueError)
+        or _is_torch_complaint(error)
+        or (default_predict and isinstance(error, _REFUSALS) and not _is_device_error(error))
+    ):
+        return RefusedByModelError(f"the model refuses this input: {explain(error, None)}")
+    log.error(
+        "request %s failed in %s_fn",
+        identifier,
+        stage,
+        exc_info=error,
+        extra={"request_id": identifier},
+    )
+    return InternalError(
+        f"the handler failed in {stage}_fn with {type(error).__name__}; the log has the details "
+        "under this request_id"
+    )
+
+
+def _is_device_error(error: Exception) -> bool:
+    return "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error)
+
+
+def _is_torch_complaint(error: Exception) -> bool:
+    if type(error) is not RuntimeError or _is_device_error(error):
+        return False
+    return any(word in str(error) for word in _SHAPE_WORDS)

@@ -1,0 +1,256 @@
+"""Real servers on free ports, real models, plain HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+START_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response, read completely."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        message: str = self.json["error"]["message"]
+        return message
+
+
+class Server:
+    """One ``serve`` process; its log is read all the time."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str], command: list[str]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.root = root
+        variables = {
+            **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+            "BYOC_ROOT": str(root),
+            "BYOC_HOST": "127.0.0.1",
+            "SAGEMAKER_BIND_TO_PORT": str(self.port),
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+            **environ,
+        }
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            self.lines.extend(line.rstrip("\n") for line in iter(stream.readline, ""))
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+        **options: Any,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, dict(headers or {}), **options)
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, response.read(), names)
+
+    def ping(self, timeout: float = 2) -> Answer | None:
+        """The answer, or None when nobody listens."""
+        try:
+            return self.request("GET", "/ping", timeout=timeout)
+        except (ConnectionError, http.client.HTTPException):
+            return None
+
+    def invoke(
+        self,
+        body: Any,
+        content_type: str | None = "application/json",
+        accept: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        sent = dict(headers or {})
+        if content_type is not None:
+            sent["Content-Type"] = content_type
+        if accept is not None:
+            sent["Accept"] = accept
+        return self.request("POST", "/invocations", body, sent, timeout)
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s; log:\n{self.log}"
+            time.sleep(0.01)
+
+    def wait_ready(self) -> Server:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"serve ended; log:\n{self.log}"
+            answer = self.ping()
+            return answer is not None and answer.status == 200
+
+        self.wait_until(ready, START_DEADLINE_S)
+        return self
+
+    def wait_end(self, seconds: float = START_DEADLINE_S) -> int:
+        code = self.process.wait(seconds)
+        self._reader.join(10)
+        return code
+
+    def terminate(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+        self.process.send_signal(number)
+        return self.wait_end(seconds)
+
+    def workers(self) -> list[int]:
+        """Processes that have torch mapped: those that hold a model."""
+        return [pid for pid in children(self.process.pid) if "libtorch" in maps(pid)]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self._reader.join(10)
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(word) for word in text.split()]
+    return []
+
+
+def maps(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/maps").read_text()
+    return ""
+
+
+StartServer = "Callable[..., Server]"
+
+
+@pytest.fixture(scope="session")
+def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Doubles its input and adds the mean of each row: [N, 4] -> [N, 4]."""
+    import torch
+
+    class Double(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x + x.mean(dim=1, keepdim=True) * torch.ones(1, 4)
+
+    path = tmp_path_factory.mktemp("torchscript") / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(Double(), torch.zeros(2, 4)).save(str(path))  # type: ignore[no-untyped-call]
+    return path
+
+
+@pytest.fixture(scope="session")
+def serve_command() -> list[str]:
+    """The installed command."""
+    command = Path(sys.executable).with_name("serve")
+    assert command.exists(), "install the project: pip install -e ."
+    return [str(command)]
+
+
+@pytest.fixture
+def model_root(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a BYOC_ROOT with a handler and further files in its model directory."""
+
+    def make(handler: str | None = None, **files: bytes) -> Path:
+        model = tmp_path / "ml" / "model"
+        (model / "code").mkdir(parents=True)
+        if handler is not None:
+            (model / "code" / "inference.py").write_text(textwrap.dedent(handler))
+        for name, content in files.items():
+            (model / name.replace("__", ".")).write_bytes(content)
+        return tmp_path / "ml"
+
+    return make
+
+
+@pytest.fixture
+def start(serve_command: list[str]) -> Iterator[Callable[..., Server]]:
+    """Starts servers; ends them all."""
+    servers: list[Server] = []
+
+    def begin(root: Path, command: list[str] | None = None, **environ: str) -> Server:
+        server = Server(root, environ, command or serve_command)
+        servers.append(server)
+        return server
+
+    yield begin
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(scope="session", params=["asgi", "wsgi"])
+def front(request: pytest.FixtureRequest) -> str:
+    """Each of the two HTTP fronts."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    front: str,
+    torchscript: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    serve_command: list[str],
+) -> Iterator[Server]:
+    """A server of the default functions, for tests that leave it as it is."""
+    root = tmp_path_factory.mktemp(f"shared-{front}")
+    (root / "model").mkdir()
+    (root / "model" / "model.pt").write_bytes(torchscript.read_bytes())
+    environ = {
+        "BYOC_FRONT": front,
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+        "BYOC_MAX_BODY_BYTES": str(101 * 1024 * 1024),
+    }
+    server = Server(root, environ, serve_command)
+    try:
+        yield server.wait_ready()
+    finally:
+        server.kill()
