@@ -13,10 +13,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 TRAIN = (sys.executable, "-m", "byoc_training.main")
 DEADLINE_SECONDS = 60.0
@@ -128,7 +131,7 @@ def job(tmp_path: Path):
 def wait_for():
     """Wait for a condition, with a deadline."""
 
-    def wait(condition, seconds: float = 30.0):
+    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < deadline, "the condition did not come true in time"

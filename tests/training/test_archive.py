@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -117,7 +118,7 @@ def test_every_common_compression_is_read(tmp_path, target, mode):
 
 def test_archive_larger_than_the_disk_is_refused_before_it_fills_it(make_tar, target, monkeypatch):
     free = archive.RESERVE_BYTES + 1000
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": free})())
     with pytest.raises(StorageError, match="does not fit"):
         archive.unpack(make_tar({"small": "x" * 900, "large": "x" * 101}), target)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -112,8 +111,8 @@ def test_failure_file_that_cannot_be_written_keeps_the_exit_code(job):
     result = job.run("train")
     assert result.code == 3
     assert "cannot write" in result.stderr
-    assert os.listdir(job.root / "output" / "failure") == []
-    assert not [name for name in os.listdir(job.root / "output") if name.startswith(".")]
+    assert list((job.root / "output" / "failure").iterdir()) == []
+    assert not list((job.root / "output").glob(".*"))
 
 
 def test_success_writes_no_failure_file(job):

@@ -51,7 +51,7 @@ class Plan:
         variables: What is added to this process's variables.
         label: The program in messages.
         stop_whole_group: Whether SIGTERM goes to the whole process group at once. Shells do
-            not hand it on, so their children are told directly. A Python program is told
+            not hand it on, and neither does the toolkit, so their children are told directly. A Python program is told
             alone, as ``docker stop`` would tell it: its data-loading workers must live until
             it has saved its checkpoint. Whatever is left of its group is told when it ends.
     """
@@ -112,7 +112,8 @@ def make_plan(
         directory=program.directory,
         variables=variables,
         label=label,
-        stop_whole_group=launcher is Launcher.DIRECT and program.kind is Kind.COMMAND,
+        stop_whole_group=launcher is Launcher.TOOLKIT
+        or (launcher is Launcher.DIRECT and program.kind is Kind.COMMAND),
     )
 
 

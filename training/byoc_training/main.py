@@ -24,10 +24,10 @@ from byoc_training import (
     supervise,
 )
 from byoc_training.console import Console
-from byoc_training.errors import StorageError, TrainingError, UsageError
+from byoc_training.errors import Interrupted, StorageError, TrainingError, UsageError
 from byoc_training.paths import Paths
 from byoc_training.settings import Settings
-from byoc_training.signals import StopSignals
+from byoc_training.signals import StopRequested, StopSignals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(settings, paths, user_arguments(arguments), stops, console)
     except TrainingError as error:
         return _fail(error, paths, console)
+    except StopRequested as request:
+        return _fail(Interrupted(request.number), paths, console)
     except Exception as error:  # noqa: BLE001 - the boundary: a bug must not hide the job's end
         import traceback  # noqa: PLC0415 - only for our own bugs
 

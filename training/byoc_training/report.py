@@ -35,13 +35,19 @@ def check(outcome: Outcome, label: str) -> None:
     if outcome.code == 0:
         return
     found = cause.find(outcome.stderr)
-    lines = [text for _, text in cause.clean_lines(outcome.stderr) if text.strip()]
+    lines = [
+        text
+        for rank, text in cause.clean_lines(outcome.stderr)
+        if text.strip() and found.rank in (None, rank)
+    ]
     details = (*_ending(outcome, label, found.rank), *lines[-_SHOWN_LINES:])
     if outcome.stopped_by is not None and (outcome.killed or outcome.signal):
         raise ProgramError(*_stopped(outcome, label), details[:1])
     if outcome.code == 137:
         raise OutOfMemoryError(_killed_text(outcome, label), 137, details)
     text = found.text or _silent(outcome, label)
+    if outcome.stopped_by is not None:
+        text = f"after {signal.Signals(outcome.stopped_by).name}: {text}"
     if outcome.out_of_memory:
         text += f"\nThe kernel killed a process for memory (limit {outcome.memory_limit})"
     raise ProgramError(text, outcome.code, details)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from byoc_training.signals import StopSignals
 
 REQUIREMENTS = "requirements.txt"
+#: pip's own error lines and those of a build that it runs, but not its names for their kinds.
+_ERROR = re.compile(r"\s*error: (?!subprocess-exited|metadata-generation)(.+)", re.IGNORECASE)
 #: pip leaves nothing half installed that anybody would use, so it need not be waited for long.
 STOP_GRACE_SECONDS = 5.0
 #: pip's own settings, each overridden by the job's variables. Its defaults wait minutes for an
@@ -80,8 +82,8 @@ def install(
 def _reason(stderr: bytes) -> str:
     """Pip's last error line, before its advice."""
     lines = [text for _, text in cause.clean_lines(stderr) if text.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["no error output"])[-1].removeprefix("ERROR:").strip()
+    errors = [found[1] for line in lines if (found := _ERROR.match(line))]
+    return (errors or lines or ["no error output"])[-1].strip()
 
 
 def _met(path: Path, console: Console) -> bool:

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
+class StopRequested(BaseException):
+    """A stop signal came during the preparation.
+
+    Not an `Exception`, since libraries that retry, such as botocore, swallow those.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
 class StopSignals:
     """Handlers for the stop signals and for the end of children.
 
@@ -70,7 +84,7 @@ class StopSignals:
             if self._raising:
                 # Once only: what cleans up after the exception must not be interrupted.
                 self._raising = False
-                raise Interrupted(number)
+                raise StopRequested(number)
 
 
 def _nothing(_: int, __: FrameType | None) -> None:

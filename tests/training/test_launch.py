@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from byoc_training import devices, environment, launch
+from byoc_training.console import Console
+from byoc_training.errors import ContractError, SourceError, UnavailableError
+from byoc_training.paths import Paths
+from byoc_training.program import Kind, Program
+
+
+@pytest.fixture
+def plan(job):
+    def make(hyperparameters: dict[str, str], hosts=("algo-1",), kind=Kind.SCRIPT, gpus=0):
+        job.config("hyperparameters", hyperparameters)
+        job.config("resourceconfig", {"current_host": hosts[-1], "hosts": list(hosts)})
+        machine = devices.Devices(2, tuple(f"GPU {n}" for n in range(gpus)), ("lo",), "lo")
+        found = environment.read(Paths(job.root), {}, machine, Console())
+        name = {Kind.SCRIPT: "train.py", Kind.PACKAGE: "pkg/train.py", Kind.COMMAND: "run.sh"}[kind]
+        program = Program(name, Path("/src"), kind, ("/bin/sh",) * (kind is Kind.COMMAND))
+        return launch.make_plan(found, program, ("--x", "1"), {})
+
+    return make
+
+
+def test_script_runs_with_this_interpreter(plan):
+    made = plan({})
+    assert made.command == (sys.executable, "train.py", "--x", "1")
+    assert (made.directory, made.stop_whole_group) == (Path("/src"), False)
+
+
+def test_package_runs_as_a_module(plan):
+    made = plan({}, kind=Kind.PACKAGE)
+    assert made.command == (sys.executable, "-m", "pkg.train", "--x", "1")
+
+
+def test_shell_script_is_stopped_with_its_group(plan):
+    made = plan({}, kind=Kind.COMMAND)
+    assert made.command == ("/bin/sh", "./run.sh", "--x", "1")
+    assert made.stop_whole_group
+
+
+TORCHRUN = {"sagemaker_torch_distributed_enabled": "true"}
+
+
+def test_torchrun_on_one_host_takes_a_free_port(plan):
+    command = plan(TORCHRUN, gpus=4).command
+    assert command[1:6] == (
+        "-m", "torch.distributed.run", "--nnodes=1", "--nproc_per_node=4", "--standalone"
+    )  # fmt: skip
+    assert command[6:] == ("train.py", "--x", "1")
+
+
+def test_torchrun_on_many_hosts_is_ranked_by_name(plan):
+    hosts = tuple(f"algo-{n}" for n in (1, 3, 10, 2))
+    command = plan(TORCHRUN, hosts).command
+    assert command[3:8] == (
+        "--nnodes=4",
+        "--nproc_per_node=1",
+        "--master_addr=algo-1",
+        "--master_port=7777",
+        "--node_rank=2",
+    )
+
+
+def test_torchrun_needs_a_python_script(plan):
+    with pytest.raises(SourceError, match="needs a Python script"):
+        plan(TORCHRUN, kind=Kind.COMMAND)
+
+
+@pytest.mark.parametrize("count", ["0", "many", "-1", "1.5"])
+def test_processes_per_host_must_be_a_positive_number(plan, count):
+    with pytest.raises(ContractError, match="whole number"):
+        plan({**TORCHRUN, "sagemaker_mpi_num_of_processes_per_host": count})
+
+
+@pytest.mark.parametrize(
+    ("switch", "runner"),
+    [
+        ("sagemaker_mpi_enabled", "MPI"),
+        ("sagemaker_distributed_dataparallel_enabled", "SMDataParallel"),
+        ("sagemaker_pytorch_ddp_enabled", "SMDataParallel"),
+        ("sagemaker_pytorch_xla_multi_worker_enabled", "PyTorchXLA"),
+    ],
+)
+def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch, runner):
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda _: object())
+    made = plan({switch: "true"})
+    assert made.command == (sys.executable, "-m", "byoc_training.toolkit", runner)
+    assert made.variables["SAGEMAKER_BASE_DIR"] == str(job.root)
+    assert made.stop_whole_group
+
+
+def test_missing_toolkit_is_one_clear_line(plan):
+    with pytest.raises(UnavailableError, match="sagemaker-training, which is not installed"):
+        plan({"sagemaker_mpi_enabled": "true"})
+
+
+@pytest.mark.slow
+def test_torchrun_forms_a_group_of_two_and_names_the_failing_rank(job):
+    job.hyperparameters(
+        sagemaker_torch_distributed_enabled="true",
+        sagemaker_mpi_num_of_processes_per_host="2",
+        fail="true",
+    )
+    job.program(
+        "import json, os, sys, torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "total = torch.tensor([dist.get_rank() + 1.0]); dist.all_reduce(total)\n"
+        "if dist.get_rank() == 0:\n"
+        "    print(json.dumps([dist.get_world_size(), total.item(), sys.argv[1:]]), flush=True)\n"
+        "dist.barrier()\n"
+        "if dist.get_rank() == 1: raise ValueError('only on rank 1')\n"
+    )
+    result = job.run("train")
+    line = next(one for one in result.stdout.splitlines() if one.startswith("[2"))
+    assert json.loads(line) == [2, 3.0, ["--fail", "True"]]
+    assert result.code == 1
+    assert "ValueError: only on rank 1" in result.failure[:200]
