@@ -15,7 +15,12 @@ from byoc_training.program import Kind, Program
 
 @pytest.fixture
 def plan(job):
-    def make(hyperparameters: dict[str, str], hosts=("algo-1",), kind=Kind.SCRIPT, gpus=0):
+    def make(
+        hyperparameters: dict[str, str],
+        hosts: tuple[str, ...] = ("algo-1",),
+        kind: Kind = Kind.SCRIPT,
+        gpus: int = 0,
+    ) -> launch.Plan:
         job.config("hyperparameters", hyperparameters)
         job.config("resourceconfig", {"current_host": hosts[-1], "hosts": list(hosts)})
         machine = devices.Devices(2, tuple(f"GPU {n}" for n in range(gpus)), ("lo",), "lo")
@@ -88,7 +93,7 @@ def test_processes_per_host_must_be_a_positive_number(plan, count):
     ],
 )
 def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch, runner):
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
     made = plan({switch: "true"})
     assert made.command == (sys.executable, "-m", "byoc_training.toolkit", runner)
     assert made.variables["SAGEMAKER_BASE_DIR"] == str(job.root)

@@ -49,7 +49,7 @@ def make_wheel(folder: Path, name: str, version: str) -> None:
 
 
 @pytest.fixture
-def wheels(tmp_path) -> Path:
+def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
     make_wheel(folder, "byoc_sample", "1.5")
     return folder

@@ -253,6 +253,7 @@ def test_as_pid_1_orphans_are_reaped_and_sigterm_is_handed_on(job, wait_for):
         env=job.variables(), stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     job.running.append(process)
+    assert process.stdout is not None
     assert json.loads(process.stdout.readline()) == [1, False]
     assert process.stdout.readline() == "ready\n"
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -50,10 +50,10 @@ class Plan:
         directory: Its working directory.
         variables: What is added to this process's variables.
         label: The program in messages.
-        stop_whole_group: Whether SIGTERM goes to the whole process group at once. Shells do
-            not hand it on, and neither does the toolkit, so their children are told directly. A Python program is told
-            alone, as ``docker stop`` would tell it: its data-loading workers must live until
-            it has saved its checkpoint. Whatever is left of its group is told when it ends.
+        stop_whole_group: Whether SIGTERM goes to the whole process group at once. Shells and
+            the toolkit do not hand it on, so their children are told directly. A Python program
+            is told alone, as ``docker stop`` would tell it: its data-loading workers must live
+            until it has saved its checkpoint. What is left of its group is told when it ends.
     """
 
     launcher: Launcher
