@@ -2,8 +2,11 @@
 
 Writes to DIRECTORY: ``torch.txt`` (PyTorch and the CUDA libraries: gigabytes that change with a
 release of PyTorch), ``packages.txt`` (all other wheels) and ``sources.txt`` (packages without
-wheels, which the builder stage compiles). pip, which SageMaker's clients and users call, comes
-from the lock file of the tools where LOCK has none.
+wheels, which the builder stage compiles).
+
+Two packages come from TOOLS, the lock file of the build tools, where LOCK lacks them: pip, which
+SageMaker's clients and users call, and setuptools, without which ``torch.compile`` does not start
+(PyTorch declares it for Python 3.12 and newer only).
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from pathlib import Path
 
 #: Packages that are published as source only; the image build refuses any other source package.
 SOURCES = frozenset({"inotify-simple", "sagemaker-training"})
+#: Tools that stay in the images, unless the lock file has them for every Python.
+SHARED_TOOLS = frozenset({"pip", "setuptools"})
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.+|cuda-.+)")
 
 
@@ -38,9 +43,14 @@ def main(arguments: list[str]) -> None:
     lock, tools, directory = map(Path, arguments)
     directory.mkdir(parents=True, exist_ok=True)
     parts = requirements(lock.read_text())
-    if not any(block.startswith("pip==") for block in parts["packages"]):
-        tool_blocks = requirements(tools.read_text())["packages"]
-        parts["packages"] += [block for block in tool_blocks if block.startswith("pip==")]
+    locked = {block.partition("==")[0] for block in parts["packages"] if "; " not in block}
+    for block in requirements(tools.read_text())["packages"]:
+        name = block.partition("==")[0]
+        if name in SHARED_TOOLS and name not in locked:
+            parts["packages"] = [
+                other for other in parts["packages"] if not other.startswith(f"{name}==")
+            ]
+            parts["packages"].append(block)
     for part, blocks in parts.items():
         (directory / f"{part}.txt").write_text("".join(f"{block}\n" for block in blocks))
 

@@ -48,7 +48,7 @@ ARG SOURCE_DATE_EPOCH=1735689600
 # A C++ compiler: torch.compile needs it at run time, on GPU (Triton) and CPU, and so do
 # packages without wheels in a user's requirements.txt.
 RUN --mount=type=bind,source=docker/apt-install,target=/dev/build/apt-install \
-    /dev/build/apt-install ca-certificates g++ gcc libc6-dev python3 python3-dev
+    : "Debian packages"; /dev/build/apt-install ca-certificates g++ gcc libc6-dev python3 python3-dev
 
 # First on PATH by ENV, not by an entry point: SageMaker's clients replace entry points.
 ENV PATH=/opt/venv/bin:${PATH} \
@@ -66,7 +66,7 @@ RUN --mount=type=bind,from=packages,source=/opt/tools/bin/uv,target=/dev/build/u
     --mount=type=cache,id=byoc-uv,target=/dev/build/cache,sharing=shared \
     --mount=type=secret,id=ca,target=/dev/build/ca \
     --mount=type=secret,id=pip_conf,target=/dev/build/pip_conf \
-    export UV_CACHE_DIR=/dev/build/cache UV_LINK_MODE=copy UV_HTTP_TIMEOUT=300 UV_NO_PROGRESS=1 \
+    : "PyTorch and CUDA"; export UV_CACHE_DIR=/dev/build/cache UV_LINK_MODE=copy UV_HTTP_TIMEOUT=300 UV_NO_PROGRESS=1 \
     && /dev/build/uv venv --quiet --no-config --python /usr/bin/python3 /opt/venv \
     && /dev/build/with-index /dev/build/uv pip install --no-config --python /opt/venv/bin/python \
         --no-deps --only-binary :all: --require-hashes -r /dev/build/torch.txt \
@@ -81,7 +81,7 @@ RUN --mount=type=bind,from=packages,source=/opt/tools/bin/uv,target=/dev/build/u
     --mount=type=cache,id=byoc-uv,target=/dev/build/cache,sharing=shared \
     --mount=type=secret,id=ca,target=/dev/build/ca \
     --mount=type=secret,id=pip_conf,target=/dev/build/pip_conf \
-    export UV_CACHE_DIR=/dev/build/cache UV_LINK_MODE=copy UV_HTTP_TIMEOUT=300 UV_NO_PROGRESS=1 \
+    : "all other packages"; export UV_CACHE_DIR=/dev/build/cache UV_LINK_MODE=copy UV_HTTP_TIMEOUT=300 UV_NO_PROGRESS=1 \
     && /dev/build/with-index /dev/build/uv pip install --no-config --python /opt/venv/bin/python \
         --no-deps --only-binary :all: --require-hashes -r /dev/build/packages.txt \
     && /dev/build/uv pip install --no-config --python /opt/venv/bin/python \
@@ -96,7 +96,7 @@ RUN --mount=type=bind,from=packages,source=/opt/tools/bin/uv,target=/dev/build/u
     --mount=type=bind,source=docker/byoc_cuda_compat.py,target=/dev/build/byoc_cuda_compat.py \
     --mount=type=bind,source=docker/byoc_cuda_compat.pth,target=/dev/build/byoc_cuda_compat.pth \
     --mount=type=bind,source=docker/seal.py,target=/dev/build/seal.py \
-    /dev/build/uv pip install --no-config --python /opt/venv/bin/python \
+    : "sagemaker-byoc"; /dev/build/uv pip install --no-config --python /opt/venv/bin/python \
         --no-deps --no-index --no-cache --link-mode=copy /dev/build/wheel/*.whl \
     && cp /dev/build/byoc_cuda_compat.py /dev/build/byoc_cuda_compat.pth \
         "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
@@ -106,7 +106,7 @@ RUN --mount=type=bind,from=packages,source=/opt/tools/bin/uv,target=/dev/build/u
 # The example, which is also the program of a job that names none
 RUN --mount=type=bind,source=examples/mnist,target=/dev/build/example \
     --mount=type=bind,source=docker/seal.py,target=/dev/build/seal.py \
-    mkdir -p /opt/byoc/example \
+    : "the example"; mkdir -p /opt/byoc/example \
     && cp /dev/build/example/*.py /opt/byoc/example \
     && python3 /dev/build/seal.py /opt
 
