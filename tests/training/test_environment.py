@@ -229,6 +229,15 @@ def test_hundred_longest_hyperparameters_still_start(job):
     assert "SM_HPS" in result.stderr
 
 
+def test_more_than_the_kernel_takes_is_one_clear_line(job):
+    job.hyperparameters(**{f"parameter_{n}": "🎉" * 2500 for n in range(400)})
+    job.probe()
+    result = job.run("train")
+    assert result.code == 78
+    assert "larger than the kernel hands to a process" in result.failure
+    assert "Traceback" not in result.stderr
+
+
 def test_names_with_dashes_have_both_spellings(job):
     job.config("hyperparameters", {"batch-size": "1", "batch_size": "2", "a.b": "3", "": "4"})
     job.probe()

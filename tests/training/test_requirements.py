@@ -23,6 +23,17 @@ def own_python(tmp_path_factory) -> str:
     return str(folder / "bin" / "python")
 
 
+@pytest.fixture(scope="module")
+def building_python(own_python: str) -> str:
+    """The same with a build backend, so that building a package needs no network."""
+    site = next(Path(own_python).parents[1].glob("lib/python*/site-packages"))
+    development = Path(pytest.__file__).parents[1]
+    for name in ("hatchling", "packaging", "pathspec", "pluggy", "trove_classifiers"):
+        for found in (development / name, *development.glob(f"{name}-*.dist-info")):
+            (site / found.name).symlink_to(found)
+    return own_python
+
+
 def make_wheel(folder: Path, name: str, version: str) -> None:
     """A wheel with one module."""
     files = {
@@ -117,15 +128,9 @@ def test_met_requirements_do_not_start_pip(job, text):
 
 
 @pytest.mark.slow
-def test_source_with_setup_py_is_installed_and_run_as_a_module(job, own_python, tmp_path):
-    site = next(Path(own_python).parents[1].glob("lib/python*/site-packages"))
-    development = Path(pytest.__file__).parents[1]
-    # A build backend, so that building needs no network.
-    for name in ("hatchling", "packaging", "pathspec", "pluggy", "trove_classifiers"):
-        if not (site / name).exists():
-            for found in (development / name, *development.glob(f"{name}-*.dist-info")):
-                (site / found.name).symlink_to(found)
-    job.python = own_python
+def test_source_with_setup_py_is_installed_and_run_as_a_module(job, building_python):
+    site = next(Path(building_python).parents[1].glob("lib/python*/site-packages"))
+    job.python = building_python
     job.program(
         "import other_of_mine; print(other_of_mine.__file__, __spec__.name)", "main_of_mine.py"
     )
@@ -142,11 +147,38 @@ def test_source_with_setup_py_is_installed_and_run_as_a_module(job, own_python, 
     assert (site / "other_of_mine.py").is_file()
 
 
-def test_failing_setup_py_is_reported_with_its_own_error(job):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ("requires = 7\n", "requires"),
+        ("requires = ['hatchling']\nbuild-backend = 'hatchling.build'\n", "ValueError: Unable to"),
+    ],
+)
+def test_failing_build_is_reported_with_its_own_error(job, building_python, build, words):
+    job.python = building_python
     job.program("print('never')")
     (job.root / "code/setup.py").write_text("")
-    (job.root / "code/pyproject.toml").write_text("[build-system]\nrequires = 7\n")
-    result = job.run("train", PIP_NO_INDEX="1")
+    (job.root / "code/pyproject.toml").write_text(
+        f"[build-system]\n{build}[project]\nname = 'nothing-to-ship'\nversion = '1'\n"
+    )
+    result = job.run("train", PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
     assert result.code == 69
     assert "pip could not install the package" in result.failure
-    assert "requires" in result.failure
+    assert words in result.failure
+
+
+@pytest.mark.slow
+def test_package_with_a_main_module_may_be_the_program(job, building_python):
+    job.python = building_python
+    job.program("print('main module')", "pkg_of_mine/__main__.py")
+    job.environ["SAGEMAKER_PROGRAM"] = "pkg_of_mine"
+    code = job.root / "code"
+    (code / "setup.py").write_text("")
+    (code / "pyproject.toml").write_text(
+        "[build-system]\nrequires = ['hatchling']\nbuild-backend = 'hatchling.build'\n"
+        "[project]\nname = 'pkg-of-mine'\nversion = '1'\n"
+        "[tool.hatch.build.targets.wheel]\npackages = ['pkg_of_mine']\n"
+    )
+    result = job.run("train", PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
+    assert result.stdout.splitlines()[-1] == "main module", result.stderr

@@ -125,10 +125,11 @@ def _code_channel(name: str, environment: Environment) -> str | None:
 def _classify(name: str, directory: Path, module_dir: str, *, user_source: bool = True) -> Program:
     _check_name(name, directory)
     path = directory / name
-    if not path.is_file():
+    package = user_source and (directory / "setup.py").is_file()
+    if not path.is_file() and not (package and (path / "__main__.py").is_file()):
         raise ProgramNotFoundError(f"{name} not found in {directory}; {_contents(directory)}")
     interpreter: tuple[str, ...] = ()
-    if not name.endswith(".sh") and user_source and (directory / "setup.py").is_file():
+    if package and not name.endswith(".sh"):
         # As the toolkit has it: a pyproject.toml alone makes no package, since building one
         # needs the network; its modules are importable from the working directory anyway.
         kind = Kind.PACKAGE

@@ -82,8 +82,8 @@ def _silent(outcome: Outcome, label: str) -> str:
 
 def _ending(outcome: Outcome, label: str, rank: int | None) -> tuple[str, ...]:
     where = "" if rank is None else f" (rank {rank})"
-    how = f"by {_signal_name(outcome.signal)}, " if outcome.signal else ""
-    return (f"{label}{where} ended {how}exit code {outcome.code}, after {outcome.seconds:.1f} s",)
+    how = f"by {_signal_name(outcome.signal)}," if outcome.signal else "with"
+    return (f"{label}{where} ended {how} exit code {outcome.code} after {outcome.seconds:.1f} s",)
 
 
 def _signal_name(number: int) -> str:

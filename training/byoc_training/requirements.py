@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REQUIREMENTS = "requirements.txt"
 #: pip's own error lines and those of a build that it runs, but not its names for their kinds.
 _ERROR = re.compile(r"\s*error: (?!subprocess-exited|metadata-generation)(.+)", re.IGNORECASE)
+_RAISED = re.compile(r"\s*((?:\w+\.)*\w*(?:Error|Exception): .+)")
 #: pip leaves nothing half installed that anybody would use, so it need not be waited for long.
 STOP_GRACE_SECONDS = 5.0
 #: pip's own settings, each overridden by the job's variables. Its defaults wait minutes for an
@@ -62,6 +63,10 @@ def install(
         return
     what = " and ".join("the package" if one == "." else one for one in arguments if one != "-r")
     console.info(f"installing {what} with pip")
+    if environ.get("CA_REPOSITORY_ARN"):
+        console.warning(
+            "CA_REPOSITORY_ARN is not understood here; give pip the repository in PIP_INDEX_URL"
+        )
     plan = Plan(
         launcher=Launcher.DIRECT,
         command=(sys.executable, "-m", "pip", "install", *arguments),
@@ -83,7 +88,8 @@ def _reason(stderr: bytes) -> str:
     """Pip's last error line, before its advice."""
     lines = [text for _, text in cause.clean_lines(stderr) if text.strip()]
     errors = [found[1] for line in lines if (found := _ERROR.match(line))]
-    return (errors or lines or ["no error output"])[-1].strip()
+    raised = [found[1] for line in lines if (found := _RAISED.match(line))]
+    return (errors or raised or lines or ["no error output"])[-1].strip()
 
 
 def _met(path: Path, console: Console) -> bool:
