@@ -51,7 +51,7 @@ lint: setup ## Check style, types, import rules and that the locks are fresh
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@cd examples/mnist && ../../$(BIN)/mypy --config-file ../../pyproject.toml train.py inference.py
-	@PYTHONPATH=.:serving:training $(BIN)/lint-imports --no-cache
+	@PYTHONPATH=.:serving:training $(BIN)/lint-imports --no-cache --no-logo
 	@UV=$(BIN)/uv locks/compile --check
 
 .PHONY: format
