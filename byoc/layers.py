@@ -53,13 +53,17 @@ def layers(engine: Engine, reference: str) -> tuple[Layer, ...]:
 
 
 def instruction(created_by: str) -> str:
-    """A history entry on one line, without BuildKit's decoration and mounts."""
+    """A history entry on one line, without BuildKit's decoration.
+
+    A step of this project's Dockerfiles begins with ``: "NAME";``, which stands for it here.
+    """
     text = re.sub(r"\s+# buildkit$", "", created_by.strip())
     text = re.sub(r"^RUN \|\d+ ((?!/bin/sh).)*/bin/sh -c ", "RUN ", text)
     text = re.sub(r"^/bin/sh -c #\(nop\)\s+", "", text)
     text = re.sub(r"^(RUN )?/bin/sh -c ", "RUN ", text)
     text = re.sub(r"\s+", " ", text)
-    return text or "base image"
+    named = re.match(r'RUN : "([^"]+)";', text)
+    return named[1] if named else text or "base image"
 
 
 def measure_compressed(
@@ -95,24 +99,27 @@ def compressed_sizes(engine: Engine, reference: str) -> list[int]:
     ) as saving:
         assert saving.stdout is not None  # noqa: S101 - a pipe was asked for
         assert saving.stderr is not None  # noqa: S101
-        with (
-            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-            tarfile.open(fileobj=saving.stdout, mode="r|") as archive,
-        ):
-            for member in archive:
-                if member.issym() or member.islnk():
-                    folder = os.path.dirname(member.name)  # noqa: PTH120 - names inside an archive
-                    links[member.name] = os.path.normpath(
-                        os.path.join(folder, member.linkname)  # noqa: PTH118
-                    )
-                    continue
-                content = archive.extractfile(member)
-                if content is None:
-                    continue
-                if member.name == "manifest.json":
-                    order = list(json.load(content)[0]["Layers"])
-                elif member.size > EMPTY_TAR_BYTES and not member.name.endswith(".json"):
-                    by_path[member.name] = _compressed_bytes(content, pool)
+        try:
+            with (
+                ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+                tarfile.open(fileobj=saving.stdout, mode="r|") as archive,
+            ):
+                for member in archive:
+                    if member.issym() or member.islnk():
+                        folder = os.path.dirname(member.name)  # noqa: PTH120 - names inside an archive
+                        links[member.name] = os.path.normpath(
+                            os.path.join(folder, member.linkname)  # noqa: PTH118
+                        )
+                        continue
+                    content = archive.extractfile(member)
+                    if content is None:
+                        continue
+                    if member.name == "manifest.json":
+                        order = list(json.load(content)[0]["Layers"])
+                    elif member.size > EMPTY_TAR_BYTES and not member.name.endswith(".json"):
+                        by_path[member.name] = _compressed_bytes(content, pool)
+        except tarfile.ReadError:
+            order = []  # cut short; the client's own message says why
         message = saving.stderr.read().decode(errors="replace").strip()
     if saving.returncode != 0 or not order:
         raise EngineError(f"docker save {reference} failed: {message or 'no manifest'}")

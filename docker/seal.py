@@ -48,8 +48,10 @@ def main(arguments: list[str]) -> None:
             directory, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.TIMESTAMP
         )
         seal(directory, epoch_seconds)
-    # The installers' temporary files are gone; the time of the folder would still be in the layer.
-    os.utime("/tmp", (epoch_seconds, epoch_seconds))
+    # Installers leave nothing in /tmp, and the engine mounts files in /etc: their times are all
+    # that is new there.
+    for folder in ("/tmp", "/etc"):
+        os.utime(folder, (epoch_seconds, epoch_seconds))
 
 
 if __name__ == "__main__":

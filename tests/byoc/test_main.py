@@ -1,0 +1,85 @@
+"""The command line: help without loading commands, one place for errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byoc import errors, main
+
+BYOC = Path(sys.executable).with_name("byoc")
+
+
+def byoc(*arguments: str, cwd: Path | None = None, **variables: str):
+    return subprocess.run(
+        [BYOC, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | variables,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_lists_every_command_with_its_line() -> None:
+    done = byoc("--help")
+    assert done.returncode == 0
+    for name, line in main.COMMANDS.items():
+        assert name in done.stdout
+        assert line.split()[0] in done.stdout
+
+
+def test_help_loads_no_command_and_nothing_heavy() -> None:
+    program = """
+import sys
+from byoc.main import group
+try:
+    group()(["--help"], prog_name="byoc")
+except SystemExit:
+    pass
+heavy = {"boto3", "botocore", "docker", "numpy", "rich", "torch", "byoc.images"}
+print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_each_command_explains_itself(name: str) -> None:
+    done = byoc(name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: byoc {name}")
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    done = byoc("bild")
+    assert done.returncode == 2
+    assert "No such command 'bild'" in done.stderr
+
+
+def test_version_is_the_distribution_s() -> None:
+    assert byoc("--version").stdout.startswith("byoc, version 0.")
+
+
+def test_error_is_one_line_with_the_exit_code_of_its_class() -> None:
+    done = byoc("build", BYOC_DOCKER="/nowhere/docker")
+    assert done.returncode == errors.EngineError.exit_code
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("byoc: no Docker engine answers (/nowhere/docker")
+
+
+def test_exit_codes_of_the_tree_are_distinct() -> None:
+    classes = errors.ByocError.__subclasses__()
+    codes = [kind.exit_code for kind in classes]
+    assert len(set(codes)) == len(codes)
+    assert 0 not in codes
+    assert 2 not in codes  # click's own, for wrong usage
+    for kind in classes:
+        assert f"{kind.__name__} " in (errors.__doc__ or "")
