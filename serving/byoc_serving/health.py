@@ -21,9 +21,10 @@ def ping(table: Table) -> Response:
     """200 once every worker has loaded, as long as one of them serves; else 503 and the cause.
 
     After the first 200 a crashed worker does not turn the answer around: its replacement
-    loads while the others serve.
+    loads while the others serve. Nor does it come before the porter has left the door: whoever
+    sees a 200 can invoke.
     """
-    if table.latched and table.ready_count:
+    if table.latched and table.ready_count and not table.porter_listens:
         return READY
     status, cause = diagnosis(table)
     body = json.dumps({"status": status, "cause": cause}, ensure_ascii=False)

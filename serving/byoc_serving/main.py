@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -55,6 +56,7 @@ def _serve(settings: Settings) -> int:
             "sagemaker-byoc[serve]"
         ) from None
     logs.configure(settings)
+    _check_port(settings)
     machine = Machine.look(os.environ)
     workers = settings.workers or machine.workers(tree_bytes(settings.model_dir))
     try:
@@ -81,6 +83,25 @@ def _serve(settings: Settings) -> int:
         _say(cause)
         return code or 3
     return code
+
+
+def _check_port(settings: Settings) -> None:
+    """Find out in one clear line what gunicorn would retry for five seconds.
+
+    Raises:
+        StartError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host.strip("[]"), settings.port))
+            probe.listen(1)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+                "stop what uses the port, or set SAGEMAKER_BIND_TO_PORT (BYOC_HOST for the address)"
+            ) from None
 
 
 def _end_worker(code: int) -> NoReturn:

@@ -155,12 +155,23 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         """Free the slots of workers that are gone; note those that died while loading."""
         before = set(self.WORKERS)
         try:
-            super().reap_workers()
+            self._reap_all()
         finally:
             for pid in before - set(self.WORKERS):
                 slot = self._slots.pop(pid, None)
                 if slot is not None:
                     self._worker_gone(pid, slot)
+
+    def _reap_all(self) -> None:
+        while True:
+            try:
+                super().reap_workers()
+            except HaltServer:
+                # While stopping, a second worker that cannot load changes nothing any more.
+                if not self.table.stopping:
+                    raise
+            else:
+                return
 
     def _worker_gone(self, pid: int, slot: int) -> None:
         row = self.table.slot(slot)

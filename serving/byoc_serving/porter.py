@@ -66,13 +66,15 @@ class Porter(LoopWorker):
         while self.alive:
             wanted = self.table.ready_count == 0
             if wanted and not self.servers:
+                self.table.porter_listens = True
                 await self.listen(self.protocol_class)
-            elif not wanted and self.servers:
+            elif not wanted:
                 self.unlisten()
+                self.table.porter_listens = False
                 # Who has connected and not yet asked shall ask a worker.
                 for connection in [c for c in self.connections if c.idle]:
                     connection.close_idle()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), 0.02 if wanted else 0.1)
+                await asyncio.wait_for(self._stop.wait(), 0.01 if wanted else 0.1)
         ticking.cancel()
         await self.drain()

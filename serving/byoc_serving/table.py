@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-_HEAD = struct.Struct("<BBxxId")  # latched, stopping, required workers, started
+_HEAD = struct.Struct("<BBBxId")  # latched, stopping, porter listens, required, started
 _TEXT = struct.Struct("<I")
 _TEXT_OFFSET = 64
 _TEXT_BYTES = 3968
@@ -53,12 +53,12 @@ class Table:
     def __init__(self, required: int) -> None:
         self.required = required
         self._memory = mmap.mmap(-1, _SLOTS_OFFSET + required * _SLOT_BYTES)
-        _HEAD.pack_into(self._memory, 0, 0, 0, required, time.monotonic())
+        _HEAD.pack_into(self._memory, 0, 0, 0, 1, required, time.monotonic())
 
     @property
     def started(self) -> float:
         """When the server started, in seconds of the monotonic clock."""
-        return float(_HEAD.unpack_from(self._memory, 0)[3])
+        return float(_HEAD.unpack_from(self._memory, 0)[4])
 
     @property
     def latched(self) -> bool:
@@ -80,6 +80,15 @@ class Table:
     def stop(self) -> None:
         """Tell every process that the server stops."""
         self._memory[1] = 1
+
+    @property
+    def porter_listens(self) -> bool:
+        """Whether a new connection may still reach the porter, which cannot predict."""
+        return self._memory[2] == 1
+
+    @porter_listens.setter
+    def porter_listens(self, listens: bool) -> None:
+        self._memory[2] = int(listens)
 
     @property
     def failure(self) -> str | None:
