@@ -38,6 +38,9 @@ def unpack(archive: Path, target: Path) -> None:
                     raise ArchiveError(f"{archive.name}: {member.name} has no content")
                 with source, destination.open("wb") as sink:
                     shutil.copyfileobj(source, sink)
+            # The tar ends before the compressed stream does, which ends with its checksum.
+            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                pass
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ArchiveError(
             f"cannot unpack {archive.name}: {error}; expected a tar.gz of the handler's code"

@@ -163,15 +163,13 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
                     self._worker_gone(pid, slot)
 
     def _reap_all(self) -> None:
-        while True:
-            try:
-                super().reap_workers()
-            except HaltServer:
-                # While stopping, a second worker that cannot load changes nothing any more.
-                if not self.table.stopping:
-                    raise
-            else:
-                return
+        try:
+            super().reap_workers()
+        except HaltServer:
+            # While stopping, a second worker that cannot load changes nothing any more.
+            if not self.table.stopping:
+                raise
+            self._reap_all()
 
     def _worker_gone(self, pid: int, slot: int) -> None:
         row = self.table.slot(slot)

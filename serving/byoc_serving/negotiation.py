@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING
 
 from byoc_serving.errors import NotAcceptableError
@@ -10,6 +11,8 @@ from byoc_serving.errors import NotAcceptableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: RFC 9110 section 12.4.2; clients also write ``.5``.
+_QVALUE = re.compile(r"[01](\.\d*)?|\.\d+")
 ALIASES = {
     "application/x-jsonlines": "application/jsonlines",
     "application/x-ndjson": "application/jsonlines",
@@ -41,12 +44,9 @@ def _ranges(accept: str) -> tuple[tuple[str, float], ...]:
         for parameter in parameters:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "q":
-                try:
-                    weight = min(1.0, max(0.0, float(value)))
-                except ValueError:
-                    weight = 1.0
+                weight = min(1.0, float(value)) if _QVALUE.fullmatch(value.strip()) else 1.0
         name = kind.lower()
-        ranges.append((ALIASES.get(name, name), weight if weight == weight else 1.0))  # noqa: PLR0124 - NaN
+        ranges.append((ALIASES.get(name, name), weight))
     return tuple(ranges)
 
 

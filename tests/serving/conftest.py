@@ -168,9 +168,6 @@ def maps(pid: int) -> str:
     return ""
 
 
-StartServer = "Callable[..., Server]"
-
-
 @pytest.fixture(scope="session")
 def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Doubles its input and adds the mean of each row: [N, 4] -> [N, 4]."""
@@ -183,7 +180,7 @@ def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("torchscript") / "model.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.trace(Double(), torch.zeros(2, 4)).save(str(path))  # type: ignore[no-untyped-call]
+        torch.jit.trace(Double(), torch.zeros(2, 4)).save(str(path))
     return path
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Server
+    from collections.abc import Iterator
+
+    from tests.serving.conftest import Server
 
 ROW = [[1.0, 2.0, 3.0, 6.0]]
 EXPECTED = [[5.0, 7.0, 9.0, 15.0]]
@@ -201,7 +203,7 @@ def test_ping_answers_get_head_and_post(shared_server: Server):
 
 @pytest.mark.contract(66)
 def test_chunked_body_without_content_length_is_read(shared_server: Server):
-    def pieces():
+    def pieces() -> Iterator[bytes]:
         body = json.dumps(ROW).encode()
         for i in range(0, len(body), 5):
             yield body[i : i + 5]

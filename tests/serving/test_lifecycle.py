@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Server
+    from tests.serving.conftest import Server
 
 ECHO = """
     import torch
@@ -373,7 +373,7 @@ def test_only_the_given_port_is_bound(start, model_root, front):
     for pid in [server.process.pid, *descendants(server.process.pid)]:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                match = re.match(r"socket:\[(\d+)\]", os.readlink(entry))
+                match = re.match(r"socket:\[(\d+)\]", str(entry.readlink()))
                 inodes |= {match[1]} if match else set()
     listening = set()
     for name in ("tcp", "tcp6"):

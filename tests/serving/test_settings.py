@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from byoc_serving.errors import SettingsError
+from byoc_serving.settings import MIB, Settings
+
+
+def test_empty_environment_means_the_platforms_defaults():
+    settings = Settings.from_environ({})
+    assert (settings.host, settings.port, settings.front) == ("0.0.0.0", 8080, "asgi")  # noqa: S104
+    assert settings.model_dir == Path("/opt/ml/model")
+    assert settings.max_body_bytes >= 100 * MIB
+    assert settings.default_accept == "application/json"
+
+
+def test_platforms_variables_are_honoured():
+    settings = Settings.from_environ(
+        {
+            "SAGEMAKER_BIND_TO_PORT": "9001",
+            "SAGEMAKER_SAFE_PORT_RANGE": "9100-9200",
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "500",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
+            "SAGEMAKER_CONTAINER_LOG_LEVEL": "10",
+            "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv",
+            "SAGEMAKER_PROGRAM": "",
+        }
+    )
+    assert (settings.port, settings.workers, settings.max_body_bytes) == (9001, 3, 500 * MIB)
+    assert settings.log_level == logging.DEBUG
+    assert settings.default_accept == "text/csv"
+    assert settings.program is None
+
+
+def test_smaller_platform_payload_does_not_lower_the_limit():
+    settings = Settings.from_environ({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"})
+    assert settings.max_body_bytes >= 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "70000"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "9200-9100"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "9200"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "two"),
+        ("BYOC_FRONT", "nginx"),
+        ("BYOC_QUEUE_SIZE", "-1"),
+        ("BYOC_ACCESS_LOG", "maybe"),
+        ("BYOC_HANDLER", "relative.py"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
+        ("BYOC_LOG_FORMAT", "xml"),
+    ],
+)
+def test_bad_value_is_named_with_what_was_expected(name, value):
+    with pytest.raises(SettingsError, match="expected") as caught:
+        Settings.from_environ({name: value})
+    assert len(caught.value.problems) == 1
+    assert f"{name}={value!r}" in caught.value.problems[0]
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({"BYOC_FRONT": "x", "SAGEMAKER_BIND_TO_PORT": "y"})
+    assert len(caught.value.problems) == 2
+    assert caught.value.exit_code == 2
