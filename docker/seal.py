@@ -37,17 +37,21 @@ def seal(directory: Path, epoch_seconds: int) -> None:
             os.utime(path, (epoch_seconds, epoch_seconds), follow_symlinks=False)
 
 
-def main(arguments: list[str]) -> None:
+def finish(directory: Path, epoch_seconds: int) -> None:
     """Seal, compile, and seal what compiling has written."""
+    # First the sources: bytecode records the time of its source.
+    seal(directory, epoch_seconds)
+    compileall.compile_dir(
+        directory, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.TIMESTAMP
+    )
+    seal(directory, epoch_seconds)
+
+
+def main(arguments: list[str]) -> None:
+    """Finish the named directories."""
     epoch_seconds = int(os.environ["SOURCE_DATE_EPOCH"])
     for argument in arguments:
-        directory = Path(argument)
-        # First the sources: bytecode records the time of its source.
-        seal(directory, epoch_seconds)
-        compileall.compile_dir(
-            directory, quiet=2, workers=0, invalidation_mode=PycInvalidationMode.TIMESTAMP
-        )
-        seal(directory, epoch_seconds)
+        finish(Path(argument), epoch_seconds)
     # Installers leave nothing in /tmp, and the engine mounts files in /etc: their times are all
     # that is new there.
     for folder in ("/tmp", "/etc"):
