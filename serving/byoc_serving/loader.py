@@ -111,6 +111,8 @@ def _import_torch(gpu: str | None, threads: int | None) -> str:
     try:
         import numpy as np  # noqa: PLC0415 - found missing here rather than mid-request
         import torch  # noqa: PLC0415 - only here, never in the master
+
+        import byoc_serving.codecs  # noqa: F401, PLC0415 - not during the first request
     except ImportError as error:
         raise DependencyError(
             f"{error.name or error} is not installed; run serve in the inference image, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 log = logging.getLogger("byoc_serving")
+
+#: What every server needs; pillow, boto3 and uvloop are needed by some.
+_NEEDED = ("gunicorn", "flask", "numpy", "orjson", "torch")
 
 
 def main() -> NoReturn:
@@ -48,13 +52,14 @@ def main() -> NoReturn:
 
 
 def _serve(settings: Settings) -> int:
-    try:
-        from byoc_serving import logs, master  # noqa: PLC0415 - gunicorn may be missing
-    except ImportError as error:
+    missing = [name for name in _NEEDED if not _installed(name)]
+    if missing:
         raise DependencyError(
-            f"{error.name} is not installed here; run serve in the inference image, or install "
-            "sagemaker-byoc[serve]"
-        ) from None
+            f"{', '.join(missing)} not installed here; run serve in the inference image, or "
+            "install sagemaker-byoc[serve]"
+        )
+    from byoc_serving import logs, master  # noqa: PLC0415 - gunicorn is there now
+
     logs.configure(settings)
     _check_port(settings)
     machine = Machine.look(os.environ)
@@ -83,6 +88,14 @@ def _serve(settings: Settings) -> int:
         _say(cause)
         return code or 3
     return code
+
+
+def _installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:
+        return False
 
 
 def _check_port(settings: Settings) -> None:

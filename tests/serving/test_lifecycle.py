@@ -522,3 +522,41 @@ def closed_to_nobody() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="byoc-open-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.mark.contract(69)
+def test_as_pid_1_sigterm_ends_with_exit_code_0_and_orphans_are_reaped(start, model_root, front):
+    handler = """
+        import subprocess, torch
+        def model_fn(model_dir):
+            # The grandchild outlives its parent and becomes PID 1's.
+            subprocess.run(["sh", "-c", "sleep 0.1 &"], check=True)
+            return torch.nn.Identity()
+    """
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no PID namespaces here")
+    serve = Path(sys.executable).with_name("serve")
+    server = start(model_root(handler), [*unshare, str(serve)], BYOC_FRONT=front).wait_ready()
+    (first,) = descendants(server.process.pid)[:1]
+    server.wait_until(lambda: not any(zombie(pid) for pid in descendants(first)))
+    os.kill(first, signal.SIGTERM)
+    assert server.wait_end(10) == 0
+
+
+def zombie(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    return False
+
+
+@pytest.mark.parametrize("missing", ["gunicorn", "flask", "orjson", "torch"])
+def test_missing_package_is_one_clear_line(start, model_root, missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from byoc_serving.main import main; main()"
+    )
+    server = start(model_root(ECHO), [sys.executable, "-c", code])
+    assert server.wait_end() == 3
+    assert missing in server.lines[-1]
+    assert "not installed" in server.lines[-1]
+    assert "Traceback" not in server.log
