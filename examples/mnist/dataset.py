@@ -7,6 +7,7 @@ one 32-bit size per dimension, then the values.
 import gzip
 import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """The array stored in one idx file."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(f"{path} is damaged ({error}); fetch it again") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UNSIGNED_BYTE]) or len(data) < 4 + 4 * data[3]:
         raise DatasetError(f"{path} is no idx file of unsigned bytes (it starts with {data[:4]!r})")

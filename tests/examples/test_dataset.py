@@ -70,3 +70,13 @@ def test_as_many_labels_as_images_are_required(tmp_path):
     write(tmp_path, labels=LABELS[:2])
     with pytest.raises(dataset.DatasetError, match=r"images \[3, 28, 28\] and labels \[2\]"):
         dataset.load(tmp_path, "train")
+
+
+def test_a_gzip_file_damaged_in_the_middle_is_named(tmp_path):
+    write(tmp_path, gzipped=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    data = bytearray(path.read_bytes())
+    data[10] = 0xFF  # the first block of a kind that does not exist
+    path.write_bytes(data)
+    with pytest.raises(dataset.DatasetError, match="is damaged"):
+        dataset.load(tmp_path, "train")

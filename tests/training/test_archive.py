@@ -147,3 +147,45 @@ def test_full_disk_leaves_no_source_behind(job, make_tar, tmp_path):
     assert "does not fit on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert "code" not in done.stdout
+
+
+def pax(path, **headers: str):
+    """An archive with one file whose extended header says anything."""
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("train.py")
+        info.size = 1
+        info.pax_headers = headers
+        tar.addfile(info, io.BytesIO(b"x"))
+    return path
+
+
+@pytest.mark.parametrize("mtime", ["inf", "nan", "1e30", "-5"])
+def test_time_that_the_disk_cannot_hold_is_dropped(tmp_path, target, mtime):
+    archive.unpack(pax(tmp_path / "a.tar.gz", mtime=mtime), target)
+    assert (target / "train.py").read_bytes() == b"x"
+
+
+def test_links_in_a_circle_are_refused(make_tar, target):
+    members = []
+    for name, link in (("a", "b"), ("b", "a"), ("a/x", None)):
+        info = tarfile.TarInfo(name)
+        if link:
+            info.type, info.linkname = tarfile.SYMTYPE, link
+        members.append(info)
+    with pytest.raises(SourceError, match=r"sourcedir\.tar\.gz"):
+        archive.unpack(make_tar({}, *members), target)
+
+
+def test_endless_chain_of_headers_is_refused(tmp_path, target):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 512
+    path = tmp_path / "a.tar"
+    path.write_bytes((header.tobuf() + b"12 comment=a".ljust(512, b"\0")) * 3000)
+    with pytest.raises(SourceError, match="damaged"):
+        archive.unpack(path, target)
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a" * 300,)])
+def test_names_that_cannot_be_are_the_archives_fault(make_tar, target, names):
+    with pytest.raises(SourceError, match="member that cannot be"):
+        archive.unpack(make_tar(dict.fromkeys(names, "x")), target)

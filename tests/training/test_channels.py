@@ -100,3 +100,21 @@ def test_files_are_counted_in_the_report(job):
     stderr = job.run("train").stderr
     assert "channel train: 2 files in" in stderr
     assert "channel empty: 0 files in" in stderr
+
+
+@pytest.mark.parametrize("name", ["a\0", "\ud800"])
+def test_name_that_no_process_can_be_given_is_refused(job, name):
+    job.probe()
+    job.config("inputdataconfig", {name: {}})
+    result = job.run("train")
+    assert result.code == 78
+    assert "cannot be the name of a channel" in result.failure
+    assert "Traceback" not in result.stderr
+
+
+def test_name_longer_than_any_directory_is_a_channel_without_data(job):
+    job.probe()
+    job.config("inputdataconfig", {"a" * 300: {}})
+    result = job.run("train")
+    assert result.code == 0
+    assert "no directory on this host" in result.stderr

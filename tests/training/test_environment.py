@@ -251,3 +251,14 @@ def test_log_level_of_the_job_hides_information(job):
     job.hyperparameters(sagemaker_container_log_level="30")
     job.probe()
     assert job.run("train").stderr.count("train: host") == 0
+
+
+@pytest.mark.parametrize("name", ["algo\0", "\ud800"])
+@pytest.mark.parametrize("key", ["current_host", "hosts", "current_group_name"])
+def test_name_that_no_process_can_be_given_is_refused(job, key, name):
+    job.probe()
+    job.config("resourceconfig", {key: [name] if key == "hosts" else name})
+    result = job.run("train")
+    assert result.code == 78
+    assert key in result.failure
+    assert "Traceback" not in result.stderr

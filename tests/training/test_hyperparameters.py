@@ -90,7 +90,11 @@ def test_arguments_are_sorted_and_one_letter_names_take_one_dash():
     assert hyperparameters.to_arguments(parameters) == ("-b", "1", "--batch-size", "1", "--lr", "1")
 
 
-@pytest.mark.parametrize(("name", "raw"), [("x", "a\0b"), ("a\0", "b"), ("x", "\ud800")])
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("x", "a\0b"), ("a\0", "b"), ("x", "\ud800"), ("x", r'{"k": "\u0000"}'),
+     ("x", r'{"k": "\ud800"}'), ("x", {"\0": 1})],
+)  # fmt: skip
 def test_what_no_process_can_be_given_is_refused(name, raw):
     with pytest.raises(ContractError, match="no process can be given"):
         hyperparameters.parse(name, raw)

@@ -41,6 +41,7 @@ def test_settings_that_make_no_sense_are_all_named(job):
     assert result.code == 64
     assert "BYOC_STOP_GRACE_SECONDS='soon'" in result.stderr
     assert "BYOC_PROGRAM=train.py" in result.stderr
+    assert "BYOC_STOP_GRACE_SECONDS='soon'" in result.failure
 
 
 @pytest.mark.parametrize(("option", "word"), [("--help", "usage: train"), ("--version", "0.")])

@@ -234,3 +234,60 @@ def test_code_directory_that_is_an_empty_mount_point_is_filled(job, make_tar):
     (job.root / "code").mkdir()
     submit(job, make_tar(SOURCE))
     assert job.run("train").seen()[1] == "helped"
+
+
+@pytest.mark.contract(40)
+def test_platform_paths_are_found_below_another_root(job, make_tar):
+    packed = make_tar({"train.py": "print('from the channel')"})
+    channel = job.channel("code")
+    packed.rename(channel / "sourcedir.tar.gz")
+    job.hyperparameters(
+        sagemaker_program='"train.py"',
+        sagemaker_submit_directory='"/opt/ml/input/data/code/sourcedir.tar.gz"',
+    )
+    assert job.run("train").stdout == "from the channel\n"
+
+
+@pytest.mark.parametrize("uri", ["s3://[a/b", "file://[a"])
+def test_uri_that_cannot_be_read_is_one_clear_line(job, uri):
+    job.hyperparameters(sagemaker_program="train.py", sagemaker_submit_directory=uri)
+    result = job.run("train")
+    assert result.code == 65
+    assert uri in result.failure
+    assert "Traceback" not in result.stderr
+
+
+def test_source_that_is_no_file_is_refused_instead_of_read_for_ever(job, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    job.hyperparameters(
+        sagemaker_program="train.py", sagemaker_submit_directory=str(tmp_path / "pipe")
+    )
+    result = job.run("train")
+    assert result.code == 65
+    assert "FIFO" in result.failure
+
+
+@pytest.mark.parametrize("length", [300, 2500])
+def test_name_longer_than_any_file_name_is_not_found(job, length):
+    job.probe()
+    del job.environ["SAGEMAKER_PROGRAM"]
+    job.hyperparameters(sagemaker_program="x" * length)
+    result = job.run("train")
+    assert result.code == 66
+    assert "Traceback" not in result.stderr
+
+
+def test_copy_of_a_read_only_source_can_be_written(tmp_path):
+    """As root nothing is read-only, so the modes are looked at."""
+    from byoc_training import source
+
+    folder = tmp_path / "given"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.py").touch()
+    for place in (folder / "sub", folder):
+        place.chmod(0o555)
+    source.bring(str(folder), tmp_path / "ml" / "code", {})
+    for name in (".", "sub"):
+        assert (tmp_path / "ml" / "code" / name).stat().st_mode & 0o700 == 0o700
+    for place in (folder, folder / "sub"):
+        place.chmod(0o755)

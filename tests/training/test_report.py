@@ -182,3 +182,66 @@ def test_full_disk_loses_the_text_but_not_the_run(tmp_path, capfd):
     (tmp_path / "plain").write_text("")
     report.write_failure(tmp_path / "plain" / "failure", "x", Console())
     assert "cannot write" in capfd.readouterr().err
+
+
+@pytest.mark.contract(6)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "class A:\n    def __del__(self): raise TypeError('noise')\nkept = A()\n",
+        "import atexit\ndef noise(): raise TypeError('noise')\natexit.register(noise)\n",
+    ],
+)
+def test_what_fails_after_the_end_does_not_hide_the_cause(job, noise):
+    job.program(noise + "raise ValueError('the cause')")
+    assert job.run("train").failure.startswith("ValueError: the cause\n")
+
+
+@pytest.mark.contract(6)
+def test_last_words_beat_an_error_that_was_only_logged(job):
+    job.program(
+        "import sys\nprint('ConnectionError: mirror 1, going on', file=sys.stderr)\n"
+        "sys.exit('no data in the channel')"
+    )
+    assert job.run("train").failure.startswith("no data in the channel\n")
+
+
+def test_last_words_long_after_a_logged_traceback_are_among_the_first_200_characters(job):
+    job.program(
+        "import sys, traceback\ntry: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()\n"
+        "for n in range(20): print('step', n, file=sys.stderr)\nsys.exit('no data in the channel')"
+    )
+    assert "no data in the channel" in job.run("train").failure[:200]
+
+
+@pytest.mark.contract(6, 8)
+@pytest.mark.parametrize("letter", ["x", "数"])
+def test_message_longer_than_what_is_kept_still_begins_with_the_exception(job, letter):
+    job.program(f"raise ValueError('boom ' + {letter!r} * 1_000_000)")
+    job.run("train")
+    data = job.failure.read_bytes()
+    assert len(data) <= 1024
+    assert data.decode("utf-8").startswith("ValueError: boom " + letter * 100)
+
+
+def test_source_line_of_a_warning_is_not_the_cause():
+    stderr = tail("a.py:1: UserWarning: careful", "  warnings.warn('careful')")
+    assert cause.find(stderr).text == "a.py:1: UserWarning: careful"
+
+
+def test_frame_of_an_exception_group_is_not_part_of_the_message():
+    stderr = tail(
+        "  + Exception Group Traceback (most recent call last):", "  | ExceptionGroup: two (1)",
+        "  +-+---------------- 1 ----------------", "    | Traceback (most recent call last):",
+        '    |   File "a.py", line 1, in a', "    | ValueError: leaf",
+        "    +------------------------------------",
+    )  # fmt: skip
+    assert cause.find(stderr).text == "ValueError: leaf"
+
+
+def test_syntax_error_of_a_worker_beats_the_launchers_summary():
+    stderr = tail(
+        '  File "a.py", line 1', "    f(", "SyntaxError: '(' was never closed", *TRACE,
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:", "====", "a.py FAILED",
+    )  # fmt: skip
+    assert cause.find(stderr).text == "SyntaxError: '(' was never closed"

@@ -259,3 +259,45 @@ def test_as_pid_1_orphans_are_reaped_and_sigterm_is_handed_on(job, wait_for):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGTERM)
     assert process.wait(30) == 5
+
+
+@pytest.mark.contract(10)
+def test_writers_that_never_pause_do_not_hold_off_the_kill(job):
+    job.program(
+        "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "os.fork(); os.fork()\nos.write(1, b'ready\\n')\n"
+        "while True: os.write(2, b'x' * 65535 + b'\\n')\n"
+    )
+    process = job.start("train", BYOC_STOP_GRACE_SECONDS="0.5")
+    seen = threading.Event()
+
+    def drain() -> None:
+        while process.stderr.buffer.read1(1 << 20):
+            seen.set()
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    assert process.stdout.readline() == "ready\n"
+    assert seen.wait(30)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert time.monotonic() - begun < 10
+    reader.join(30)
+
+
+def test_under_nohup_the_end_of_the_terminal_changes_nothing(job):
+    job.program("import sys\nprint('ready', flush=True)\nopen(sys.argv[2]).read()\nprint('done')")
+    gate = job.root / "gate"
+    os.mkfifo(gate)
+    job.hyperparameters(gate=str(gate))
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "byoc_training.main"],
+        env=job.variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    job.running.append(process)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    gate.write_text("")
+    assert (process.communicate(timeout=30)[0], process.returncode) == ("done\n", 0)

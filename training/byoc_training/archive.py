@@ -6,13 +6,15 @@ SageMaker client, and running part of it would hide that.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from byoc_training.errors import SourceError, StorageError
+from byoc_training.errors import SourceError, StorageError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,8 @@ RESERVE_BYTES = 16 * 1024 * 1024
 #: No source tree has as many; an archive of empty files would use up the inodes.
 MOST_MEMBERS = 1_000_000
 _CHUNK_BYTES = 1024 * 1024
+#: Names that are too long, that lead in a circle, or that are both a file and a directory.
+_MEMBERS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -48,11 +52,14 @@ def unpack(archive: Path, target: Path) -> None:
         # gzip, bz2 and lzma report damage as errors without a number.
         if error.errno is None:
             raise SourceError(f"{archive} is damaged: {error}") from error
+        if error.errno in _MEMBERS_FAULT:
+            raise SourceError(f"{archive} has a member that cannot be: {error.strerror}") from error
         raise StorageError(f"cannot unpack {archive} into {target}: {error.strerror}") from error
-    except Exception as error:
-        if type(error).__module__ in {"zlib", "_lzma", "lzma"}:
-            raise SourceError(f"{archive} is damaged: {error}") from error
+    except TrainingError:
         raise
+    except Exception as error:
+        # Bytes nobody meant reach every corner of tarfile and zlib: overflows, recursion, loops.
+        raise SourceError(f"{archive} is damaged: {error}") from error
 
 
 def _unpack_members(tar: tarfile.TarFile, target: Path, label: str) -> None:
@@ -141,4 +148,6 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
             left -= len(chunk)
     if left:
         raise SourceError(f"{member.name} is cut off, {left} bytes are missing")
-    os.utime(place, (member.mtime, member.mtime))
+    # A time beyond what the disk can hold is no reason to refuse the file.
+    with contextlib.suppress(OverflowError, ValueError):
+        os.utime(place, (member.mtime, member.mtime))

@@ -10,7 +10,7 @@ _PREFIX = re.compile(r"^\[(?:rank|default)?(\d+)\]:\s?")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _TRACEBACK = "Traceback (most recent call last):"
 _GROUP = re.compile(r"^\s*[+|] (?:Exception Group )?")
-_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?::\s|:$|$)")
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.<>]*(?::\s|:$|$)")
 _NAMED_ERROR = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration)(?::\s|:?$)"
 )
@@ -18,6 +18,9 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
+#: Python says so before the traceback of what failed in a destructor or an exit handler, which
+#: comes after the real reason and is never the reason itself.
+_IGNORED = re.compile(r"^(?:Exception ignored (?:in|on|while)\b|Error in atexit\._run_exitfuncs:)")
 #: The launcher's summary of a worker's failure is never the reason itself.
 _LAUNCHERS = ("torch.distributed.elastic.",)
 _LONGEST_MESSAGE_LINES = 12
@@ -52,21 +55,30 @@ def clean_lines(tail: bytes) -> list[tuple[int | None, str]]:
 def find(tail: bytes) -> Cause:
     """The reason: the last exception that is not a launcher's summary, else the last line."""
     lines = clean_lines(tail)
-    exceptions = [found for found in _exceptions(lines) if not found.text.startswith(_LAUNCHERS)]
+    raised = _exceptions(lines)
+    exceptions = [found for found in raised if not found.text.startswith(_LAUNCHERS)]
     if exceptions:
         return exceptions[-1]
-    texts = [(rank, text.strip()) for rank, text in lines if text.strip()]
-    for rank, text in reversed(texts):
-        # A SyntaxError of the script itself has no traceback; argparse has its own form.
+    texts = [(rank, text) for rank, text in lines if text.strip()]
+    # Below a launcher's summary the last line is the summary's. A SyntaxError of the script
+    # itself has no traceback; argparse has its own form.
+    for rank, text in reversed(texts if raised else ()):
+        if text.startswith(_LAUNCHERS):
+            continue
         if _NAMED_ERROR.match(text) or re.match(r"^\S+: error: ", text):
             return Cause(text, rank)
-    return Cause(texts[-1][1], texts[-1][0]) if texts else Cause("")
+    # Indented lines belong to something above, such as the source line of a warning.
+    texts = [entry for entry in texts if entry[1][0].strip()] or texts
+    return Cause(texts[-1][1].strip(), texts[-1][0]) if texts else Cause("")
 
 
 def _exceptions(lines: list[tuple[int | None, str]]) -> list[Cause]:
     found = []
     for index, (rank, line) in enumerate(lines):
         if line.endswith(_TRACEBACK):
+            before = next((t for other, t in reversed(lines[:index]) if other == rank), "")
+            if _IGNORED.match(before):
+                continue
             same = [text for other, text in lines[index + 1 :] if other == rank]
             message = _message(same, grouped=bool(_GROUP.match(line)))
             if message:
@@ -85,9 +97,14 @@ def _message(lines: list[str], *, grouped: bool) -> str:
             if line[:1].strip() and _EXCEPTION.match(line):
                 message.append(line)
             continue
-        if line.endswith(_TRACEBACK) or line in _CHAINED or line.startswith(("  File ", "+----")):
+        if line.endswith(_TRACEBACK) or line in _CHAINED or line.startswith("  File "):
+            break
+        if line.lstrip().startswith(("+--", "+-+-")) or _IGNORED.match(line):
             break
         message.append(line)
-        if len(message) >= _LONGEST_MESSAGE_LINES:
-            break
+    if len(message) > _LONGEST_MESSAGE_LINES:
+        # A long message, or a logged exception that the program went on after: in the second
+        # case the reason of its end is the last line.
+        last = next((line for line in reversed(message) if line.strip()), "")
+        message = [message[0], "...", last]
     return "\n".join(message).strip()

@@ -39,7 +39,7 @@ class Channel:
         """
         if self.mode == "Pipe":
             return f"channel {self.name}: Pipe mode, FIFOs {self.path}_0, _1, ..."
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):  # noqa: PTH112 - Path.is_dir raises without permission
             return f"channel {self.name}: no directory on this host (no data for it here)"
         count, complete = _count_files(self.path, time.monotonic() + seconds)
         bound = "" if complete else "at least "
@@ -63,7 +63,7 @@ def read(paths: Paths) -> tuple[dict[str, Channel], Mapping[str, Any]]:
     for name, entry in raw.items():
         if not isinstance(entry, dict):
             raise ContractError(f"{path}: channel {name!r} is not described by an object")
-        if not name or name in (".", "..") or "/" in name or "\0" in name:
+        if not name or name in (".", "..") or "/" in name or not config.can_be_handed_on(name):
             raise ContractError(f"{path}: {name!r} cannot be the name of a channel")
         mode = config.text(path, entry, "TrainingInputMode", "File")
         channels[name] = Channel(name, mode, paths.channel(name))

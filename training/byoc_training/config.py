@@ -41,6 +41,11 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def can_be_handed_on(text: str) -> bool:
+    """Whether a process can be given a text: no NUL and no half of a surrogate pair."""
+    return "\0" not in text and text == text.encode("utf-8", "replace").decode()
+
+
 def text(path: Path, found: dict[str, Any], key: str, default: str) -> str:
     """A text field; the default stands in when it is absent or null.
 
@@ -50,7 +55,7 @@ def text(path: Path, found: dict[str, Any], key: str, default: str) -> str:
     value = found.get(key)
     if value is None:
         return default
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not can_be_handed_on(value):
         raise ContractError(f"{path}: {key} is {_kind(value)}; expected text")
     return value
 
@@ -64,7 +69,9 @@ def texts(path: Path, found: dict[str, Any], key: str) -> tuple[str, ...] | None
     value = found.get(key)
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+    if not isinstance(value, list) or not all(
+        isinstance(one, str) and one and can_be_handed_on(one) for one in value
+    ):
         raise ContractError(f"{path}: {key} is {_kind(value)}; expected a list of names")
     return tuple(value)
 

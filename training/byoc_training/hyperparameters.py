@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from byoc_training import config
 from byoc_training.errors import ContractError
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def parse(name: str, raw: object) -> Hyperparameter:
         found = Hyperparameter(name, text, raw)
     else:
         found = _parse_text(name, raw)
-    for part, what in ((name, "name"), (found.text, "value")):
-        if "\0" in part or not _encodable(part):
+    # The argument of an object has its texts unescaped.
+    for part, what in ((name, "name"), (found.text, "value"), (found.argument, "value")):
+        if not config.can_be_handed_on(part):
             raise ContractError(
                 f"hyperparameters.json: the {what} of {name!r} contains a character that no "
                 "process can be given (NUL or half of a surrogate pair); remove it"
@@ -156,14 +158,6 @@ def _python_literal(text: str) -> Any:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         pass
     return _NOT_JSON
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def to_arguments(parameters: Iterable[Hyperparameter]) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ command adds no word, or one more ``train``.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byoc_training import (
@@ -25,13 +27,12 @@ from byoc_training import (
 )
 from byoc_training.console import Console
 from byoc_training.errors import Interrupted, StorageError, TrainingError, UsageError
-from byoc_training.paths import Paths
+from byoc_training.paths import DEFAULT_ROOT, Paths
 from byoc_training.settings import Settings
-from byoc_training.signals import StopRequested, StopSignals
+from byoc_training.signals import STOPPING, StopRequested, StopSignals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from byoc_training.environment import Environment
 
@@ -58,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths: Paths | None = None
     try:
         stops = StopSignals()
+        # The failure file's place is known even when the settings are not.
+        paths = Paths(Path(os.environ.get("BYOC_ROOT") or DEFAULT_ROOT).absolute())
         settings = Settings.from_environ(os.environ)
-        paths = Paths(settings.root)
         arguments = list(sys.argv[1:] if argv is None else argv)
         if arguments in (["--help"], ["-h"], ["--version"]) and not paths.config.exists():
             # Outside of a job these are meant for us; in one, for the program.
@@ -70,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, paths, console)
     except StopRequested as request:
         return _fail(Interrupted(request.number), paths, console)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(StorageError(f"{error.strerror or error}{where}"), paths, console)
     except Exception as error:  # noqa: BLE001 - the boundary: a bug must not hide the job's end
         import traceback  # noqa: PLC0415 - only for our own bugs
 
@@ -165,6 +170,9 @@ def model_warnings(model: Path) -> list[str]:
 
 
 def _fail(error: TrainingError, paths: Paths | None, console: Console) -> int:
+    # The end is near; a stop signal must not cut its report off.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     if paths is not None:
         report.write_failure(paths.failure, report.failure_text(error), console)
     console.error(f"{error} (exit code {error.exit_code})")

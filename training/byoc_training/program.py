@@ -70,7 +70,7 @@ def resolve(
     name = environ.get("SAGEMAKER_PROGRAM") or environment.reserved_text("sagemaker_program")
     if name is None:
         return _example(example)
-    if name.startswith("/") and Path(name).is_file():
+    if name.startswith("/") and _is_file(Path(name)):
         path = Path(name)
         return _classify(path.name, path.parent, str(path.parent))
     directory, module_dir = _directory(name, environment, environ, console)
@@ -116,7 +116,7 @@ def _directory(
 def _code_channel(name: str, environment: Environment) -> str | None:
     """The channel that brings source to jobs without a network."""
     channel = environment.paths.channel("code")
-    if (channel / name).is_file():
+    if _is_file(channel / name):
         return str(channel)
     packed = channel / "sourcedir.tar.gz"
     return str(packed) if packed.is_file() else None
@@ -126,7 +126,7 @@ def _classify(name: str, directory: Path, module_dir: str, *, user_source: bool 
     _check_name(name, directory)
     path = directory / name
     package = user_source and (directory / "setup.py").is_file()
-    if not path.is_file() and not (package and (path / "__main__.py").is_file()):
+    if not _is_file(path) and not (package and _is_file(path / "__main__.py")):
         raise ProgramNotFoundError(f"{name} not found in {directory}; {_contents(directory)}")
     interpreter: tuple[str, ...] = ()
     if package and not name.endswith(".sh"):
@@ -138,6 +138,11 @@ def _classify(name: str, directory: Path, module_dir: str, *, user_source: bool 
     else:
         kind, interpreter = Kind.COMMAND, _interpreter(path)
     return Program(name, directory, kind, interpreter, module_dir, user_source)
+
+
+def _is_file(path: Path) -> bool:
+    """As ``Path.is_file``, but False for a name too long or a folder that cannot be entered."""
+    return os.path.isfile(path)  # noqa: PTH113 - see above
 
 
 def _check_name(name: str, directory: Path) -> None:

@@ -87,6 +87,8 @@ def install(
 def _reason(stderr: bytes) -> str:
     """Pip's last error line, before its advice."""
     lines = [text for _, text in cause.clean_lines(stderr) if text.strip()]
+    if any(line.endswith("ERROR: Exception:") for line in lines):
+        return cause.find(stderr).text.split("\n", 1)[0]  # pip itself fell over a line
     errors = [found[1] for line in lines if (found := _ERROR.match(line))]
     raised = [found[1] for line in lines if (found := _RAISED.match(line))]
     return (errors or raised or lines or ["no error output"])[-1].strip()
@@ -103,7 +105,10 @@ def _met(path: Path, console: Console) -> bool:
         return False
     from importlib import metadata  # noqa: PLC0415 - 20 ms, only for sources with requirements
 
-    text = path.read_bytes().decode("utf-8", "replace")
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return False
     for raw in re.sub(r"\\\r?\n", " ", text).splitlines():
         line = re.sub(r"(^|\s)#.*$", "", raw).strip()
         if not line:
@@ -116,7 +121,8 @@ def _met(path: Path, console: Console) -> bool:
                 return False
             if not wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
                 return False
-        except (parser.InvalidRequirement, metadata.PackageNotFoundError):
+        except (ValueError, TypeError, metadata.PackageNotFoundError):
+            # Malformed in one of many ways, unknown, or with broken metadata.
             return False
     console.info(f"{path.name}: everything is installed already")
     return True

@@ -48,7 +48,9 @@ class StopSignals:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for number in STOPPING:
-            signal.signal(number, self._stop)
+            # Under nohup the terminal's end must not stop the job.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, _nothing)
 
     def note_only(self) -> None:

@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from byoc_training import archive
 from byoc_training.errors import SourceError, StorageError, UnavailableError
+from byoc_training.paths import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,11 +26,17 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def is_provided(code: Path) -> bool:
-    """Whether somebody else put the source there (SDK v2 local mode mounts it)."""
+    """Whether somebody else put the source there (SDK v2 local mode mounts it).
+
+    Raises:
+        SourceError: Nobody can tell, for lack of permission.
+    """
     try:
         names = [entry.name for entry in code.iterdir()]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise SourceError(f"{code} cannot be read: {error.strerror}") from error
     return bool(names) and MARKER not in names
 
 
@@ -58,9 +65,13 @@ def bring(uri: str, code: Path, environ: Mapping[str, str]) -> None:
             local = work / "source.tar.gz"
             _download(uri, local, environ)
         else:
-            local = _local(uri)
+            local = _local(uri, code.parent)
         if local.is_dir():
             _copy(local, fresh, code)
+        elif not local.is_file():
+            raise SourceError(
+                f"{uri} is a device, socket or FIFO; expected an archive or directory"
+            )
         else:
             fresh.mkdir()
             archive.unpack(local, fresh)
@@ -72,9 +83,17 @@ def bring(uri: str, code: Path, environ: Mapping[str, str]) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _local(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
+def _split(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise SourceError(f"sagemaker_submit_directory is {uri!r}: {error}") from error
+
+
+def _local(uri: str, root: Path) -> Path:
+    """The path that a URI names; clients write ``/opt/ml`` wherever the root really is."""
+    if uri.startswith("file:"):
+        parts = _split(uri)
         if parts.netloc not in ("", "localhost"):
             raise SourceError(f"{uri} names another machine; expected file:///path")
         path = Path(unquote(parts.path))
@@ -82,6 +101,8 @@ def _local(uri: str) -> Path:
         raise SourceError(f"sagemaker_submit_directory is {uri!r}; expected s3://, file:// or path")
     else:
         path = Path(uri)
+    if path.is_relative_to(DEFAULT_ROOT) and not path.exists():
+        path = root / path.relative_to(DEFAULT_ROOT)
     if not path.exists():
         raise SourceError(f"sagemaker_submit_directory names {path}, which does not exist")
     return path
@@ -102,6 +123,9 @@ def _copy(folder: Path, fresh: Path, code: Path) -> None:
     except shutil.Error as error:
         source, _, reason = error.args[0][0]
         raise StorageError(f"cannot copy {source} to {code}: {reason}") from error
+    # The copy of a read-only directory must take files, and go away again.
+    for place, _, _ in os.walk(fresh):
+        Path(place).chmod(Path(place).stat().st_mode | 0o700)
 
 
 def _install(fresh: Path, code: Path) -> None:
@@ -128,7 +152,7 @@ def _install(fresh: Path, code: Path) -> None:
 
 
 def _download(uri: str, target: Path, environ: Mapping[str, str]) -> None:
-    parts = urlsplit(uri)
+    parts = _split(uri)
     # A key may hold what looks like a query or a fragment.
     key = uri[len("s3://") + len(parts.netloc) :].lstrip("/")
     if not parts.netloc or not key:

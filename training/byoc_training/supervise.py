@@ -3,7 +3,7 @@
 Decisions:
 
 * The program runs in a session of its own, without input. Its output is inherited untouched;
-  its error output passes through here byte by byte, and the last 64 KiB are kept.
+  its error output passes through here byte by byte, and its end is kept (see `tail`).
 * The first stop signal is handed on: to the program alone, or to its whole group where a shell
   is in between (see `launch.Plan`). It then has the grace time. When the program is gone, what
   is left of its group is told and has the rest of that time; after half of the time the whole
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from byoc_training import memory
 from byoc_training.console import STDERR, Console, write_all
 from byoc_training.errors import ContractError, SourceError
+from byoc_training.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from byoc_training.launch import Plan
     from byoc_training.signals import StopSignals
 
-KEPT_STDERR_BYTES = 64 * 1024
 LEFTOVER_SECONDS = 2.0
 #: How often to look whether a group has gone; nothing tells us of other processes' children.
 _LOOK_SECONDS = 0.02
 _READ_BYTES = 64 * 1024
+#: Together what the largest pipe holds. A writer that never pauses must not keep us from the rest.
+_READS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run(
         killed=supervisor.killed,
         out_of_memory=after.killed_since(before),
         memory_limit=after.limit,
-        stderr=bytes(supervisor.tail),
+        stderr=supervisor.tail.content(),
         seconds=time.monotonic() - started,
     )
 
@@ -144,7 +146,7 @@ class _Supervisor:
         grace_seconds: float,
         console: Console,
     ) -> None:
-        self.tail = bytearray()
+        self.tail = Tail()
         self.killed = False
         self._process = process
         self._plan = plan
@@ -197,7 +199,7 @@ class _Supervisor:
 
     def _read(self) -> None:
         """Pass on what the pipe holds; a closed pipe is no longer polled."""
-        while self._stderr_open:
+        for _ in range(_READS_AT_ONCE if self._stderr_open else 0):
             try:
                 data = os.read(self._stderr, _READ_BYTES)
             except BlockingIOError:
@@ -207,10 +209,7 @@ class _Supervisor:
                 self._poll.unregister(self._stderr)
                 return
             write_all(STDERR, data)
-            self.tail += data
-            del self.tail[:-KEPT_STDERR_BYTES]
-            if self._stops.first is not None and self._told is None:
-                return
+            self.tail.add(data)
 
     def _reap(self) -> None:
         """Collect every child that ended: PID 1 also gets the orphans of others."""
