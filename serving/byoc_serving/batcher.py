@@ -76,7 +76,7 @@ class Batcher(Generic[T, R]):
         run: a list of items to as many results, in order.
         deliver: called once a batch with (item, result) pairs, in the serving thread.
         rescue: the result for each item when ``run`` itself raised.
-        max_batch_items: items handed to ``run`` at once.
+        max_batch_items: items handed to ``run`` at once; may be set until ``serve`` is called.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Batcher(Generic[T, R]):
         run: Callable[[list[T]], Sequence[R]],
         deliver: Callable[[list[tuple[T, R]]], None],
         rescue: Callable[[T, Exception], R],
-        max_batch_items: int,
+        max_batch_items: int = 1,
     ) -> None:
         self._run = run
         self._deliver = deliver
         self._rescue = rescue
-        self._max_batch_items = max_batch_items
+        self.max_batch_items = max_batch_items
         self._waiting: deque[T] = deque()
         self._wake = threading.Semaphore(0)
         self._closed = False
@@ -120,7 +120,7 @@ class Batcher(Generic[T, R]):
         """What waits now, up to the batch's limit; the semaphore may stay ahead of the queue."""
         waiting = self._waiting
         batch: list[T] = []
-        while waiting and len(batch) < self._max_batch_items:
+        while waiting and len(batch) < self.max_batch_items:
             batch.append(waiting.popleft())
         return batch
 

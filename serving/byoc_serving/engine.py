@@ -82,6 +82,11 @@ class Engine:
             return 1 if predict.context_by else self._settings.max_batch_rows or 1
         return self._settings.max_batch_rows or DEFAULT_BATCH_ROWS
 
+    @property
+    def max_batch_items(self) -> int:
+        """Requests worth taking at a turn; an answer never waits for others it gains nothing from."""
+        return 1 if self.handler.transform_fn else self._batch_rows()
+
     def run(self, invocations: list[Invocation]) -> list[Response]:
         """Answer a batch; each request gets its own answer or error, in order."""
         import torch  # noqa: PLC0415 - imported by now

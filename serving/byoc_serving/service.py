@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 #: Bodies that are decoded where they are received; longer ones would hold up a ping there.
 DECODE_AT_ONCE_BYTES = 64 * 1024
-#: Requests that the model thread takes at a turn.
-MAX_BATCH_ITEMS = 256
 
 Delivery = list[tuple[Invocation, Response]]
 
@@ -57,7 +55,7 @@ class Service:
         self.failure: str | None = None
         self._deliver: Callable[[Delivery], None] = settle
         self._batcher: Batcher[Invocation, Response] = Batcher(
-            engine.run, self._delivered, engine.rescue, MAX_BATCH_ITEMS
+            engine.run, self._delivered, engine.rescue
         )
         self._thread: threading.Thread | None = None
 
@@ -82,6 +80,7 @@ class Service:
     def _work(self, on_settled: Callable[[], None] | None) -> None:
         try:
             self.engine.load()
+            self._batcher.max_batch_items = self.engine.max_batch_items
         except StartError as error:
             log.debug("loading failed", exc_info=True)
             self.failure = str(error)
