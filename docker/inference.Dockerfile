@@ -17,7 +17,9 @@ RUN --mount=type=secret,id=ca,target=/dev/build/ca \
     --mount=type=secret,id=pip_conf,target=/dev/build/pip_conf \
     python3 -m venv /opt/tools \
     && /build/with-index /opt/tools/bin/pip install --quiet --no-cache-dir \
-        --disable-pip-version-check --require-hashes -r /build/tools.txt
+        --disable-pip-version-check --require-hashes -r /build/tools.txt \
+    && mkdir /build/etc \
+    && touch --date="@$SOURCE_DATE_EPOCH" /build/etc/hosts /build/etc/resolv.conf /build/etc
 
 # The lock file, split into one part a layer.
 FROM tools AS packages
@@ -39,6 +41,9 @@ RUN /opt/tools/bin/python -m hatchling build --target wheel --directory /build/p
 # --- the image: layers in the order in which they change -----------------------------------------
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH=1735689600
+# The engine mounts these two. Where the base has none it makes and removes them around each
+# step, and the changed time of /etc would make every layer differ from build to build.
+COPY --from=tools /build/etc/ /etc/
 
 # KEEP_TRITON=1 keeps Triton, 0.6 GB, and the C compiler that it needs: for handlers that call
 # torch.compile on a GPU. Models compiled ahead of time (.pt2) and eager ones do without.

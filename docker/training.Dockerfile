@@ -17,7 +17,9 @@ RUN --mount=type=secret,id=ca,target=/dev/build/ca \
     --mount=type=secret,id=pip_conf,target=/dev/build/pip_conf \
     python3 -m venv /opt/tools \
     && /build/with-index /opt/tools/bin/pip install --quiet --no-cache-dir \
-        --disable-pip-version-check --require-hashes -r /build/tools.txt
+        --disable-pip-version-check --require-hashes -r /build/tools.txt \
+    && mkdir /build/etc \
+    && touch --date="@$SOURCE_DATE_EPOCH" /build/etc/hosts /build/etc/resolv.conf /build/etc
 
 # The lock file, split into one part a layer; packages without wheels are compiled here.
 FROM tools AS packages
@@ -44,6 +46,9 @@ RUN /opt/tools/bin/python -m hatchling build --target wheel --directory /build/p
 # --- the image: layers in the order in which they change -----------------------------------------
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH=1735689600
+# The engine mounts these two. Where the base has none it makes and removes them around each
+# step, and the changed time of /etc would make every layer differ from build to build.
+COPY --from=tools /build/etc/ /etc/
 
 # A C++ compiler: torch.compile needs it at run time, on GPU (Triton) and CPU, and so do
 # packages without wheels in a user's requirements.txt.
