@@ -61,4 +61,6 @@ def load(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
             f"{folder}: {split} has images {list(images.shape)} and labels {list(labels.shape)}; "
             "expected [N, 28, 28] and [N] with N > 0"
         )
+    if labels.max() > 9:
+        raise DatasetError(f"{folder}: {split} has the label {labels.max()}; expected digits")
     return images, labels

@@ -120,7 +120,9 @@ class Trainer:
         size = self.args.batch_size
         order = torch.randperm(
             len(self.train_labels),
-            generator=torch.Generator().manual_seed(1_000_003 * self.args.seed + self.epoch),
+            generator=torch.Generator().manual_seed(
+                (1_000_003 * self.args.seed + self.epoch) % 2**63
+            ),
         ).split(size)
         losses = []
         for batch in order[self.step :]:

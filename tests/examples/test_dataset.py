@@ -80,3 +80,9 @@ def test_a_gzip_file_damaged_in_the_middle_is_named(tmp_path):
     path.write_bytes(data)
     with pytest.raises(dataset.DatasetError, match="is damaged"):
         dataset.load(tmp_path, "train")
+
+
+def test_labels_that_are_no_digits_are_named(tmp_path):
+    write(tmp_path, labels=np.array([1, 2, 26], dtype=np.uint8))
+    with pytest.raises(dataset.DatasetError, match="has the label 26; expected digits"):
+        dataset.load(tmp_path, "train")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Iterator[Callable]:
+def ask(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Iterator[Callable[..., Any]]:
     """POST a body to the served example; the status and the answer."""
     from byoc.local.layout import TrainingLayout
     from byoc.local.runners.process import ProcessRunner

@@ -189,3 +189,10 @@ def test_endless_chain_of_headers_is_refused(tmp_path, target):
 def test_names_that_cannot_be_are_the_archives_fault(make_tar, target, names):
     with pytest.raises(SourceError, match="member that cannot be"):
         archive.unpack(make_tar(dict.fromkeys(names, "x")), target)
+
+
+def test_what_is_no_archive_is_said_on_one_line(tmp_path, target):
+    (tmp_path / "a.tar.gz").write_bytes(b"PK\x03\x04" * 200)
+    with pytest.raises(SourceError) as caught:
+        archive.unpack(tmp_path / "a.tar.gz", target)
+    assert "\n" not in str(caught.value)

@@ -297,6 +297,7 @@ def test_under_nohup_the_end_of_the_terminal_changes_nothing(job):
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     job.running.append(process)
+    assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGHUP)
     gate.write_text("")

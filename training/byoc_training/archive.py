@@ -47,7 +47,9 @@ def unpack(archive: Path, target: Path) -> None:
             while tar.fileobj is not None and tar.fileobj.read(_CHUNK_BYTES):
                 pass
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise SourceError(f"{archive} is not a complete tar archive: {error}") from error
+        # What every decompressor had to say follows on further lines.
+        reason = str(error).split("\n", 1)[0].rstrip(":")
+        raise SourceError(f"{archive} is not a complete tar archive: {reason}") from error
     except OSError as error:
         # gzip, bz2 and lzma report damage as errors without a number.
         if error.errno is None:

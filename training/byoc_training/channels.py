@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoc_training import config
+from byoc_training.argument import can_be_handed_on
 from byoc_training.errors import ContractError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def read(paths: Paths) -> tuple[dict[str, Channel], Mapping[str, Any]]:
     for name, entry in raw.items():
         if not isinstance(entry, dict):
             raise ContractError(f"{path}: channel {name!r} is not described by an object")
-        if not name or name in (".", "..") or "/" in name or not config.can_be_handed_on(name):
+        if not name or name in (".", "..") or "/" in name or not can_be_handed_on(name):
             raise ContractError(f"{path}: {name!r} cannot be the name of a channel")
         mode = config.text(path, entry, "TrainingInputMode", "File")
         channels[name] = Channel(name, mode, paths.channel(name))

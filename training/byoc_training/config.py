@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from byoc_training.argument import can_be_handed_on
 from byoc_training.errors import ContractError
 
 if TYPE_CHECKING:
@@ -39,11 +40,6 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ContractError(f"{path} holds {_kind(found)}; expected one JSON object")
     return found
-
-
-def can_be_handed_on(text: str) -> bool:
-    """Whether a process can be given a text: no NUL and no half of a surrogate pair."""
-    return "\0" not in text and text == text.encode("utf-8", "replace").decode()
 
 
 def text(path: Path, found: dict[str, Any], key: str, default: str) -> str:

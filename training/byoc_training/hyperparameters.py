@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from byoc_training import config
+from byoc_training.argument import can_be_handed_on
 from byoc_training.errors import ContractError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def parse(name: str, raw: object) -> Hyperparameter:
         found = _parse_text(name, raw)
     # The argument of an object has its texts unescaped.
     for part, what in ((name, "name"), (found.text, "value"), (found.argument, "value")):
-        if not config.can_be_handed_on(part):
+        if not can_be_handed_on(part):
             raise ContractError(
                 f"hyperparameters.json: the {what} of {name!r} contains a character that no "
                 "process can be given (NUL or half of a surrogate pair); remove it"
