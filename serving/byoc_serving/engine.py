@@ -84,7 +84,7 @@ class Engine:
 
     @property
     def max_batch_items(self) -> int:
-        """Requests worth taking at a turn; an answer never waits for others it gains nothing from."""
+        """Requests worth taking at a turn: answers wait only for those they share a pass with."""
         return 1 if self.handler.transform_fn else self._batch_rows()
 
     def run(self, invocations: list[Invocation]) -> list[Response]:

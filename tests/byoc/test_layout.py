@@ -27,6 +27,7 @@ def test_the_platform_s_three_files_are_written(tmp_path):
 def test_the_failure_text_is_read_when_there_is_one(tmp_path):
     layout = TrainingLayout(tmp_path)
     layout.create()
-    assert not layout.failure
+    before = layout.failure
+    assert not before
     (tmp_path / "output" / "failure").write_bytes(b"ValueError: no\xff good\n")
     assert layout.failure == "ValueError: no\ufffd good"
