@@ -88,8 +88,9 @@ def _request(
 
 
 def _message(body: bytes) -> str:
-    """The one sentence of an error body."""
+    """The one sentence of an error, or the cause that ``/ping`` gives while it is not 200."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        answer = json.loads(body)
+        return str(answer["cause"] if "cause" in answer else answer["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace").strip()

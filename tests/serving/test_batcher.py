@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byoc_serving.batcher import Admission, Batcher, FullError, isolate
@@ -65,6 +65,7 @@ def test_every_item_is_answered_when_the_run_itself_breaks(wrong):
     assert delivered == [(1, -1), (2, -2)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_only_the_guilty_items_fail(guilty):
     def call(items: list[tuple[int, bool]]) -> list[int]:

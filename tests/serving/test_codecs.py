@@ -23,11 +23,13 @@ FLOATS = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(FLOATS)
 def test_json_returns_the_same_float32(array):
     assert np.array_equal(decode(encode(array), "application/json"), array)
 
 
+@settings(deadline=None)
 @given(FLOATS)
 def test_npy_returns_the_same_array_and_numpy_reads_ours(array):
     body = encode(array, "application/x-npy")
@@ -35,6 +37,7 @@ def test_npy_returns_the_same_array_and_numpy_reads_ours(array):
     assert np.array_equal(np.load(io.BytesIO(body), allow_pickle=False), array)
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         st.sampled_from(["<f2", ">f4", "<f4", ">i8", "<i4", "|u1", "|b1", ">u2"]),
@@ -52,6 +55,7 @@ def test_npy_of_numpy_is_read_in_any_byte_order_and_layout(array, fortran):
     assert decoded.flags.writeable
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(width=32)
@@ -61,6 +65,7 @@ def test_csv_returns_the_same_rows(array):
     assert np.array_equal(decode(encode(array, "text/csv"), "text/csv"), array, equal_nan=True)
 
 
+@settings(deadline=None)
 @given(FLOATS)
 def test_json_lines_return_the_same_rows(array):
     rows = array.reshape(len(array), -1)
@@ -68,7 +73,7 @@ def test_json_lines_return_the_same_rows(array):
     assert np.array_equal(decode(body, "application/jsonlines"), rows)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(INPUT_TYPES), st.binary(max_size=200))
 def test_random_bytes_are_an_array_or_a_request_error(content_type, body):
     status = 400
@@ -79,7 +84,7 @@ def test_random_bytes_are_an_array_or_a_request_error(content_type, body):
     assert 400 <= status < 500
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_damaged_npy_is_an_array_or_a_request_error(data):
     buffer = io.BytesIO()
@@ -104,6 +109,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_any_json_is_numbers_or_a_bad_body(value):
     try:

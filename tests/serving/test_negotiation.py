@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byoc_serving.errors import NotAcceptableError
@@ -39,6 +39,7 @@ def test_nothing_acceptable_is_refused_with_the_choice(accept):
         choose(accept, TYPES[:2] if accept != "application/json;q=0" else TYPES, "application/json")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_header_gives_a_type_or_a_refusal(accept):
     with contextlib.suppress(NotAcceptableError):
