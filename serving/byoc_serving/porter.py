@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.asgi import respond
-from byoc_serving.errors import MethodNotAllowedError, NotFoundError, UnavailableError
-from byoc_serving.exchange import error_response, no_route, request_id
+from byoc_serving.asgi import read_all, respond
+from byoc_serving.errors import (
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
+from byoc_serving.exchange import Response, error_response, no_route, request_id
 from byoc_serving.health import PING_METHODS, diagnosis, ping
 from byoc_serving.workers import LoopWorker, Protocol
 
 if TYPE_CHECKING:
     from byoc_serving.asgi import Message, Receive, Send
-    from byoc_serving.errors import RequestError
-    from byoc_serving.exchange import Response
+    from byoc_serving.settings import Settings
 
 
 class OneShotProtocol(Protocol):
@@ -40,12 +45,28 @@ class Porter(LoopWorker):
         self.asgi = self.answer
 
     async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request from what the table says."""
-        _ = receive
+        """Answer one request from what the table says.
+
+        A client that connected while the workers loaded may ask after they have: then the
+        question goes to a worker, over a connection that only a worker can accept by now.
+        """
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
-        else:
+        elif scope["path"] == "/ping" or self.table.porter_listens or not self.table.ready_count:
             await respond(send, self._response(scope["path"], scope["method"]))
+        else:
+            await respond(send, await self._relay(scope, receive))
+
+    async def _relay(self, scope: Message, receive: Receive) -> Response:
+        try:
+            body = await read_all(receive, self.app.settings.max_body_bytes)
+            return await asyncio.get_running_loop().run_in_executor(
+                None, ask_worker, self.app.settings, scope, body
+            )
+        except RequestError as error:
+            return error_response(error, request_id())
+        except (OSError, http.client.HTTPException):
+            return error_response(UnavailableError("the workers are gone; try again"), request_id())
 
     def _response(self, path: str, method: str) -> Response:
         error: RequestError
@@ -71,10 +92,37 @@ class Porter(LoopWorker):
             elif not wanted:
                 self.unlisten()
                 self.table.porter_listens = False
-                # Who has connected and not yet asked shall ask a worker.
-                for connection in [c for c in self.connections if c.idle]:
-                    connection.close_idle()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 0.01 if wanted else 0.1)
         ticking.cancel()
         await self.drain()
+
+
+def ask_worker(settings: Settings, scope: Message, body: bytes) -> Response:
+    """The same request, on a connection of our own."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not listen
+    host = everywhere.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port)
+    ours = {"connection", "content-length", "transfer-encoding", "expect"}
+    with contextlib.closing(connection):
+        target = scope["raw_path"] or b"/"
+        query = scope["query_string"]
+        connection.putrequest(
+            scope["method"],
+            (target.split(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1"),
+            skip_accept_encoding=True,
+            skip_host=True,
+        )
+        for name, value in scope["headers"]:
+            if name.decode("latin-1") not in ours:
+                connection.putheader(name.decode("latin-1"), value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        headers = tuple(
+            (name, value)
+            for name, value in answer.getheaders()
+            if name.lower() not in {*ours, "content-type", "date", "server"}
+        )
+        kind = answer.getheader("Content-Type", "application/json")
+        return Response(answer.status, answer.read(), kind, headers)

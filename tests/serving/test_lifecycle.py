@@ -107,6 +107,25 @@ def test_ping_is_503_with_the_cause_until_the_model_is_loaded_then_200(gated, ga
     assert "ready after" in server.log
 
 
+@pytest.mark.contract(58)
+def test_connection_from_before_readiness_can_invoke_afterwards(gated, gate):
+    server = gated()
+    server.wait_until((gate / "load.reached").exists)
+    with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), 30)) as early:
+        answer = server.ping()
+        assert answer is not None
+        assert answer.status == 503
+        (gate / "load").touch()
+        server.wait_ready()
+        early.sendall(
+            b"POST /invocations?a=b HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n4\r\n1,2\n\r\n0\r\n\r\n"
+        )
+        response = http.client.HTTPResponse(early)
+        response.begin()
+        assert (response.status, json.loads(response.read())) == (200, [[1.0, 2.0]])
+
+
 @pytest.mark.contract(56)
 def test_no_ping_during_loading_takes_longer_than_a_quarter_of_a_second(start, model_root, front):
     server = start(model_root(ECHO), BYOC_FRONT=front, SAGEMAKER_MODEL_SERVER_WORKERS="2")
