@@ -31,14 +31,15 @@ def decode(body: bytes) -> NDArray[np.float32]:
     if not text.strip():
         raise BadBodyError("the body has no rows, only blank lines")
     try:
-        array: NDArray[np.float32] = np.loadtxt(
-            io.StringIO(text),
-            dtype=np.float32,
-            delimiter=",",
-            comments=None,
-            quotechar='"',
-            ndmin=2,
-        )
+        with np.errstate(over="ignore"):
+            array: NDArray[np.float32] = np.loadtxt(
+                io.StringIO(text),
+                dtype=np.float32,
+                delimiter=",",
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+            )
     except ValueError as error:
         place = _PLACE.search(str(error))
         if place:

@@ -120,7 +120,8 @@ def _array(value: Any, text: bytes, strings_allowed: int, where: str) -> NDArray
     if text.count(b'"') > strings_allowed:
         raise BadBodyError(f"{where}expected only numbers, got {_stranger(value) or 'a string'}")
     try:
-        array: NDArray[np.float32] = np.array(value, dtype=np.float32)
+        with np.errstate(over="ignore"):  # found below, with its place
+            array: NDArray[np.float32] = np.array(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadBodyError(f"{where}{_complaint(value, error)}") from None
     if array.size == 0:
