@@ -75,7 +75,6 @@ REMOVALS = (
             "nvidia/*/lib/libcufile_rdma.so*",
         ),
     ),
-    Removal("test data and test programs", ("torch/test", "numpy/*/tests", "torch/lib/*test*.so")),
 )
 
 

@@ -1,4 +1,7 @@
-"""The two images, built (through the cache) by ``byoc build``, and containers that end."""
+"""The two images, built (through the cache) by ``byoc build``, and containers that end.
+
+``BYOC_BASE_IMAGE`` names the base to build on and ``TEST_LANE`` the CUDA lane (cu128 unless set).
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ def builder(docker_cli: str) -> Engine:
 def built(kind: Kind, builder: Engine) -> BuiltImage:
     options = BuildOptions(
         kinds=(kind,),
+        lane=os.environ.get("TEST_LANE", "cu128"),
         base_image=os.environ.get("BYOC_BASE_IMAGE") or offline_base(builder.cli),
         ca_bundle=default_ca_bundle(),
         progress="quiet",
