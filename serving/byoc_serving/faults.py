@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What a model raises when it gets an input of the wrong shape, dtype or structure.
-_REFUSALS = (RuntimeError, TypeError, IndexError, NotImplementedError)
+#: What a model raises when it gets an input of the wrong shape, dtype or structure; an exported
+#: program checks its guards with assertions.
+_REFUSALS = (AssertionError, RuntimeError, TypeError, IndexError, NotImplementedError)
 #: How torch talks of shapes and dtypes, in bare RuntimeErrors.
 _SHAPE_WORDS = ("shape", "size", "dtype", "dimension", "expected", "Expected")
 
