@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from byoc.errors import EngineError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from byoc.engine import Engine
 
 CHUNK_BYTES = 4 * 1024 * 1024
-#: A tar archive without entries: what an instruction leaves that changes nothing.
-EMPTY_TAR_BYTES = 1536
 
 
 @dataclass(frozen=True)
@@ -78,22 +76,29 @@ def measure_compressed(
     Raises:
         EngineError: the engine cannot save the image, or its layers are not those expected.
     """
-    sizes = compressed_sizes(engine, reference)
-    if len(sizes) != len(of_layers):
+    remaining = deque(of_layers)
+    measured: list[Layer] = []
+    for made_by, size in compressed_sizes(engine, reference):
+        # Others are layers without content, which are not among those of interest.
+        if remaining and remaining[0].instruction == made_by:
+            measured.append(replace(remaining.popleft(), compressed_bytes=size))
+    if remaining:
         raise EngineError(
-            f"{reference} was saved with {len(sizes)} layers, its history has {len(of_layers)}; "
+            f"{reference} was saved without its layer {remaining[0].instruction!r}; "
             "build again without --compressed"
         )
-    return tuple(
-        replace(layer, compressed_bytes=size) for layer, size in zip(of_layers, sizes, strict=True)
-    )
+    return tuple(measured)
 
 
-def compressed_sizes(engine: Engine, reference: str) -> list[int]:
-    """Gzip-compressed bytes of each layer that holds anything, lowest first."""
-    by_path: dict[str, int] = {}
+def compressed_sizes(engine: Engine, reference: str) -> list[tuple[str, int]]:
+    """The instruction and the gzip-compressed bytes of each layer, lowest first.
+
+    Raises:
+        EngineError: the engine cannot save the image.
+    """
+    sizes: dict[str, int] = {}
     links: dict[str, str] = {}
-    order: list[str] = []
+    documents: dict[str, Any] = {}
     with subprocess.Popen(
         [engine.cli, "save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as saving:
@@ -106,41 +111,44 @@ def compressed_sizes(engine: Engine, reference: str) -> list[int]:
             ):
                 for member in archive:
                     if member.issym() or member.islnk():
-                        folder = os.path.dirname(member.name)  # noqa: PTH120 - names inside an archive
-                        links[member.name] = os.path.normpath(
-                            os.path.join(folder, member.linkname)  # noqa: PTH118
-                        )
-                        continue
-                    content = archive.extractfile(member)
-                    if content is None:
-                        continue
-                    if member.name == "manifest.json":
-                        order = list(json.load(content)[0]["Layers"])
-                    elif member.size > EMPTY_TAR_BYTES and not member.name.endswith(".json"):
-                        by_path[member.name] = _compressed_bytes(content, pool)
-        except tarfile.ReadError:
-            order = []  # cut short; the client's own message says why
+                        links[member.name] = _target(member)
+                    elif (content := archive.extractfile(member)) is not None:
+                        first = content.read(CHUNK_BYTES)
+                        if first[:1] in (b"{", b"["):
+                            documents[member.name] = json.loads(first)
+                        else:
+                            sizes[member.name] = _compressed_bytes(first, content, pool)
+        except (tarfile.ReadError, ValueError):
+            documents = {}  # cut short; the client's own message says why
         message = saving.stderr.read().decode(errors="replace").strip()
-    if saving.returncode != 0 or not order:
+    if saving.returncode != 0 or "manifest.json" not in documents:
         raise EngineError(f"docker save {reference} failed: {message or 'no manifest'}")
-    paths = (links.get(path, path) for path in order)
-    return [by_path[path] for path in paths if path in by_path]
+    manifest = documents["manifest.json"][0]
+    history = documents[manifest["Config"]]["history"]
+    made_by = [row.get("created_by", "") for row in history if not row.get("empty_layer")]
+    paths = (links.get(path, path) for path in manifest["Layers"])
+    return [(instruction(text), sizes[path]) for text, path in zip(made_by, paths, strict=True)]
 
 
-def _compressed_bytes(content: IO[bytes], pool: ThreadPoolExecutor) -> int:
+def _target(link: tarfile.TarInfo) -> str:
+    """The name of the member that a link in an archive stands for."""
+    folder = os.path.dirname(link.name) if link.issym() else ""  # noqa: PTH120 - no path here
+    return os.path.normpath(os.path.join(folder, link.linkname))  # noqa: PTH118
+
+
+def _compressed_bytes(chunk: bytes, content: IO[bytes], pool: ThreadPoolExecutor) -> int:
     """Bytes of a stream after gzip at its usual level; a stream that is gzip already is counted."""
     total = 0
     waiting: deque[Future[int]] = deque()
-    already = None
-    while chunk := content.read(CHUNK_BYTES):
-        if already is None:
-            already = chunk.startswith(b"\x1f\x8b")
+    already = chunk.startswith(b"\x1f\x8b")
+    while chunk:
         if already:
             total += len(chunk)
-            continue
-        if len(waiting) > 2 * (os.cpu_count() or 1):
-            total += waiting.popleft().result()
-        waiting.append(pool.submit(_deflated_bytes, chunk))
+        else:
+            if len(waiting) > 2 * (os.cpu_count() or 1):
+                total += waiting.popleft().result()
+            waiting.append(pool.submit(_deflated_bytes, chunk))
+        chunk = content.read(CHUNK_BYTES)
     return total + sum(future.result() for future in waiting)
 
 
