@@ -84,7 +84,8 @@ class _ProcessRunning:
         self.address = ("127.0.0.1", port)
         self._process = process
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        self._reader = follow(process.stdout, on_line)
+        self._output = process.stdout
+        self._reader = follow(self._output, on_line)
 
     def poll(self) -> int | None:
         return self._process.poll()
@@ -92,6 +93,8 @@ class _ProcessRunning:
     def wait(self) -> int:
         code = self._process.wait()
         self._reader.join(timeout=5)
+        if not self._reader.is_alive():  # a program that outlives its parent may hold it open
+            self._output.close()
         return code
 
     def stop(self, seconds: float) -> int:
