@@ -59,8 +59,10 @@ def main(
     output: Path,
 ) -> None:
     """Train on handwritten digits, serve the model, ask it for one of them."""
-    # SIGTERM ends the story as Ctrl-C does: what it started is stopped first.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends the story as Ctrl-C does: what it started is stopped first. Both are set, since
+    # a shell starts its background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         hyperparameters = {"epochs": str(epochs or channel.EPOCHS.get(data, 1))}
         if seed is not None:
