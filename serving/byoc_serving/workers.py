@@ -116,9 +116,29 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
             server.close()
         self.servers.clear()
 
+    async def accept_waiting(self) -> None:
+        """Take the connections that the kernel has made and nobody has accepted yet.
+
+        Closing the listening socket would reset them, with a request inside perhaps.
+        """
+        for listener in self.sockets:
+            while True:
+                try:
+                    connection, _ = listener.sock.accept()
+                except OSError:
+                    # Nothing waits, or the client has left again.
+                    break
+                connection.settimeout(0)
+                await self.loop.connect_accepted_socket(
+                    lambda: self.protocol_class(self), connection
+                )
+
     async def drain(self) -> None:
         """Refuse new connections, answer what runs, close the rest."""
+        listened = bool(self.servers)
         self.unlisten()
+        if listened:
+            await self.accept_waiting()
         for listener in self.sockets:
             listener.close()
         if self._quick_shutdown:
@@ -219,13 +239,21 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
     def is_parent_alive(self) -> bool:
         """Whether to go on: the master lives and has not begun to stop."""
         self.app.table.beat(self.service.slot)
-        return bool(super().is_parent_alive()) and not self.app.table.stopping
+        if not super().is_parent_alive() or self.app.table.stopping:
+            # Noticed before the signal: the listening sockets must be closed all the same.
+            self.alive = False
+        return self.alive
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
         """Close the listening sockets as soon as the drain begins, so that clients are refused."""
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
+                # What the kernel has accepted already would be reset by the close.
+                accepted = -1
+                while accepted != self.nr_conns:
+                    accepted = self.nr_conns
+                    self.accept(listener)
                 listener.close()
 
     def _cap_keepalive(self, deadline: float) -> None:
