@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.backend import settle
 from byoc_serving.errors import (
     BadBodyError,
     BodyTimeoutError,
@@ -15,12 +16,13 @@ from byoc_serving.errors import (
     RequestError,
 )
 from byoc_serving.exchange import error_response
-from byoc_serving.service import Delivery, Service, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from byoc_serving.backend import Delivery
     from byoc_serving.exchange import Invocation, Response
+    from byoc_serving.service import Service
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]

@@ -16,6 +16,7 @@ from gunicorn.errors import HaltServer
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
 from byoc_serving.gunicorn_conf import options
+from byoc_serving.inline import Inline
 from byoc_serving.porter import Porter
 from byoc_serving.service import Service
 from byoc_serving.table import State, Table
@@ -75,7 +76,7 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         engine = Engine(
             self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
         )
-        return Service(self.settings, self.table, slot, engine)
+        return Service(self.settings, self.table, slot, Inline(engine))
 
     def announce(self, service: Service) -> None:
         """The line that says that the server is ready, and with what."""
@@ -83,11 +84,11 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
             "ready after %.1f s: model %s, handler %s, %d worker%s, port %d, device %s, front %s",
             time.monotonic() - self.table.started,
             self.settings.model_dir,
-            service.engine.handler.origin,
+            service.backend.origin,
             self.workers,
             "" if self.workers == 1 else "s",
             self.settings.port,
-            service.engine.device,
+            service.backend.device,
             self.settings.front,
         )
 

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from typing import TYPE_CHECKING
 
 from byoc_serving import health
-from byoc_serving.batcher import Admission, Batcher, FullError
+from byoc_serving.backend import Delivery, settle
+from byoc_serving.batcher import Admission, FullError
 from byoc_serving.errors import (
     BadBodyError,
     BodyTooLargeError,
     MethodNotAllowedError,
     RequestError,
-    StartError,
     UnavailableError,
 )
 from byoc_serving.exchange import Invocation, Response, error_response, request_id
-from byoc_serving.handler import explain
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
-    from byoc_serving.engine import Engine
+    from byoc_serving.backend import Backend
     from byoc_serving.settings import Settings
     from byoc_serving.table import State, Table
-
-log = logging.getLogger(__name__)
-
-#: Bodies that are decoded where they are received; longer ones would hold up a ping there.
-DECODE_AT_ONCE_BYTES = 64 * 1024
-
-Delivery = list[tuple[Invocation, Response]]
 
 
 class Service:
@@ -41,70 +32,50 @@ class Service:
         settings: the server's.
         table: what all workers know of each other.
         slot: this worker's row.
-        engine: its model, not loaded yet.
+        backend: what answers, not started yet.
     """
 
-    def __init__(self, settings: Settings, table: Table, slot: int, engine: Engine) -> None:
+    def __init__(self, settings: Settings, table: Table, slot: int, backend: Backend) -> None:
         self.settings = settings
         self.table = table
         self.slot = slot
-        self.engine = engine
+        self.backend = backend
         self.admission = Admission(settings.queue_requests, settings.queue_bytes)
-        #: Set when loading has ended, well or badly; ``failure`` says which.
-        self.settled = threading.Event()
-        self.failure: str | None = None
         self._deliver: Callable[[Delivery], None] = settle
-        self._batcher: Batcher[Invocation, Response] = Batcher(
-            engine.run, self._delivered, engine.rescue
-        )
-        self._thread: threading.Thread | None = None
+
+    @property
+    def settled(self) -> threading.Event:
+        """Set when the backend's first start has ended, well or badly; ``failure`` says which."""
+        return self.backend.settled
+
+    @property
+    def failure(self) -> str | None:
+        """Why the backend can never answer."""
+        return self.backend.failure
 
     def start(
         self,
         deliver: Callable[[Delivery], None] | None = None,
         on_settled: Callable[[], None] | None = None,
     ) -> None:
-        """Start the model thread: it loads, then answers until ``close``.
+        """Start the backend: it loads, then answers until ``close``.
 
         Args:
             deliver: how the front gets finished batches; by default each future is set.
-            on_settled: called in the model thread when loading has ended.
+            on_settled: called in a thread of the backend's when its first start has ended.
         """
         if deliver is not None:
             self._deliver = deliver
-        self._thread = threading.Thread(
-            target=self._work, args=(on_settled,), name="model", daemon=True
-        )
-        self._thread.start()
-
-    def _work(self, on_settled: Callable[[], None] | None) -> None:
-        try:
-            self.engine.load()
-            self._batcher.max_batch_items = self.engine.max_batch_items
-        except StartError as error:
-            log.debug("loading failed", exc_info=True)
-            self.failure = str(error)
-        except BaseException as error:
-            log.debug("loading failed", exc_info=True)
-            self.failure = f"loading the model failed: {explain(error, None)}"
-        self.settled.set()
-        if on_settled is not None:
-            on_settled()
-        if self.failure is None:
-            self._batcher.serve()
+        self.backend.start(self._delivered, on_settled)
 
     def close(self, timeout_s: float) -> bool:
-        """Answer what is queued, then end the model thread; True when it has ended."""
-        self._batcher.close()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-            return not self._thread.is_alive()
-        return True
+        """Answer what is queued, then end the backend; True when it has ended."""
+        return self.backend.close(timeout_s)
 
     @property
     def ready(self) -> bool:
         """Whether this worker can answer invocations."""
-        return self.settled.is_set() and self.failure is None
+        return self.backend.ready
 
     def ping(self, method: str) -> Response:
         """``/ping``."""
@@ -173,10 +144,7 @@ class Service:
                 f"the body has {len(invocation.body)} bytes, Content-Length says "
                 f"{invocation.length}"
             )
-        if self.engine.decodes_itself and len(invocation.body) <= DECODE_AT_ONCE_BYTES:
-            self.engine.accept(invocation)
-            self.engine.decode(invocation)
-        self._batcher.submit(invocation)
+        self.backend.submit(invocation)
 
     def _delivered(self, pairs: Delivery) -> None:
         for invocation, _ in pairs:
@@ -186,10 +154,3 @@ class Service:
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""
         self.table.enter(self.slot, state, pid)
-
-
-def settle(pairs: Delivery) -> None:
-    """Set each request's future, unless nobody waits any more."""
-    for invocation, response in pairs:
-        if not invocation.future.done():
-            invocation.future.set_result(response)

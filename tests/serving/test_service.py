@@ -6,6 +6,7 @@ import pytest
 
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import Invocation
+from byoc_serving.inline import Inline
 from byoc_serving.service import Service
 from byoc_serving.settings import Settings
 from byoc_serving.table import Table
@@ -45,12 +46,13 @@ def test_an_answer_waits_for_others_only_where_they_share_a_forward(
         if sum(deliveries) == 3:
             done.set()
 
-    service = Service(settings, Table(1), 0, engine)
+    backend = Inline(engine)
+    service = Service(settings, Table(1), 0, backend)
     requests = [Invocation.from_headers([(b"content-type", b"application/json")]) for _ in "123"]
     for request in requests:
         request.body = b"[[1.0]]"
         service.admission.enter(0)
-        service._batcher.submit(request)
+        backend.batcher.submit(request)
     service.start(deliver)
     assert done.wait(60)
     assert service.close(10)

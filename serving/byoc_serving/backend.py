@@ -1,0 +1,77 @@
+"""What answers invocations, as the HTTP side sees it: a model here, or one in another process.
+
+``Service`` keeps HTTP's rules (admission, ping, errors); behind it stands one ``Backend``:
+
+- ``inline.Inline``: the model in this process, in a thread of its own.
+- ``remote.Remote``: the model in another process, reached over a socket and shared memory.
+
+A backend that takes an invocation by ``submit`` answers it exactly once through the delivery it was
+started with, however the request ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from byoc_serving.exchange import Invocation, Response
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+#: Finished requests; handed over a batch at a time, so that a front wakes up once for all.
+Delivery = list[tuple[Invocation, Response]]
+
+
+class Backend(Protocol):
+    """A model that can be asked.
+
+    Attributes:
+        settled: set when the first start has ended, well or badly (``failure`` says which).
+        failure: why it can never answer, once that is known; one line.
+    """
+
+    settled: threading.Event
+    failure: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered rather than wait for a load."""
+
+    @property
+    def origin(self) -> str:
+        """Where the handler's functions come from, for the log."""
+
+    @property
+    def device(self) -> str:
+        """Where the model is: ``cpu`` or ``cuda:0``."""
+
+    def start(
+        self,
+        deliver: Callable[[Delivery], None],
+        on_settled: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin to load, or to connect; returns at once.
+
+        Args:
+            deliver: gets finished batches, in a thread of the backend's choice.
+            on_settled: called when the first start has ended, in such a thread.
+        """
+
+    def submit(self, invocation: Invocation) -> None:
+        """Queue a request whose body is complete; safe in any thread.
+
+        Raises:
+            RequestError: it is refused before it was queued: the body is bad, its type or the
+                accepted ones are not ours, or there is no room. There will be no delivery.
+        """
+
+    def close(self, timeout_s: float) -> bool:
+        """Answer what is queued, then end; True when that has happened in time."""
+
+
+def settle(pairs: Delivery) -> None:
+    """Set each request's future, unless nobody waits any more."""
+    for invocation, response in pairs:
+        if not invocation.future.done():
+            invocation.future.set_result(response)

@@ -1,0 +1,106 @@
+"""The backend of the inline topology: the model in this process, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from byoc_serving.backend import Delivery, settle
+from byoc_serving.batcher import Batcher
+from byoc_serving.errors import StartError
+from byoc_serving.handler import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from byoc_serving.engine import Engine
+    from byoc_serving.exchange import Invocation, Response
+
+log = logging.getLogger(__name__)
+
+#: Bodies that are decoded where they are received; longer ones would hold up a ping there.
+DECODE_AT_ONCE_BYTES = 64 * 1024
+
+
+class Inline:
+    """A ``Backend``: loads the engine's model and runs it, both in the model thread.
+
+    Args:
+        engine: its model, not loaded yet.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.failure: str | None = None
+        self.settled = threading.Event()
+        self._deliver: Callable[[Delivery], None] = settle
+        self.batcher: Batcher[Invocation, Response] = Batcher(
+            engine.run, self._delivered, engine.rescue
+        )
+        self._thread: threading.Thread | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self.settled.is_set() and self.failure is None
+
+    @property
+    def origin(self) -> str:
+        """Where the handler's functions come from."""
+        return self.engine.handler.origin
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return self.engine.device
+
+    def start(
+        self,
+        deliver: Callable[[Delivery], None],
+        on_settled: Callable[[], None] | None = None,
+    ) -> None:
+        """Start the model thread: it loads, then answers until ``close``."""
+        self._deliver = deliver
+        self._thread = threading.Thread(
+            target=self._work, args=(on_settled,), name="model", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self, on_settled: Callable[[], None] | None) -> None:
+        try:
+            self.engine.load()
+            self.batcher.max_batch_items = self.engine.max_batch_items
+        except StartError as error:
+            log.debug("loading failed", exc_info=True)
+            self.failure = str(error)
+        except BaseException as error:
+            log.debug("loading failed", exc_info=True)
+            self.failure = f"loading the model failed: {explain(error, None)}"
+        self.settled.set()
+        if on_settled is not None:
+            on_settled()
+        if self.failure is None:
+            self.batcher.serve()
+
+    def submit(self, invocation: Invocation) -> None:
+        """Queue a request; small bodies for our own codecs are decoded here.
+
+        Raises:
+            RequestError: the body is bad, or its type or the accepted ones are not ours.
+        """
+        if self.engine.decodes_itself and len(invocation.body) <= DECODE_AT_ONCE_BYTES:
+            self.engine.accept(invocation)
+            self.engine.decode(invocation)
+        self.batcher.submit(invocation)
+
+    def _delivered(self, pairs: Delivery) -> None:
+        self._deliver(pairs)
+
+    def close(self, timeout_s: float) -> bool:
+        """Answer what is queued, then end the model thread; True when it has ended."""
+        self.batcher.close()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
