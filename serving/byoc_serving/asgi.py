@@ -6,6 +6,7 @@ Runs on the event loop, so nothing here may take long: decoding of small bodies 
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.backend import settle
@@ -42,14 +43,19 @@ class AsgiFront:
         self._service = service
         self._bridge = bridge
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
 
     def start(self, on_settled: Callable[[], None]) -> None:
         """Start loading; call on the running loop."""
+        self._thread = threading.get_ident()
         self._loop = loop = asyncio.get_running_loop()
-        self._service.start(self._deliver, lambda: _call_soon(loop, on_settled))
+        self._service.start(self._deliver, lambda: _call_soon(loop, on_settled), loop)
 
     def _deliver(self, pairs: Delivery) -> None:
         assert self._loop is not None  # noqa: S101 - set before the thread starts
+        if threading.get_ident() == self._thread:
+            settle(pairs)
+            return
         # One wake-up of the loop for the whole batch.
         _call_soon(self._loop, settle, pairs)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from byoc_serving.exchange import Invocation, Response
 
 if TYPE_CHECKING:
+    import asyncio
     import threading
     from collections.abc import Callable
 
@@ -50,12 +51,15 @@ class Backend(Protocol):
         self,
         deliver: Callable[[Delivery], None],
         on_settled: Callable[[], None] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Begin to load, or to connect; returns at once.
 
         Args:
             deliver: gets finished batches, in a thread of the backend's choice.
             on_settled: called when the first start has ended, in such a thread.
+            loop: the running loop, when ``submit`` is only ever called on it: the backend may
+                do short work there.
         """
 
     def submit(self, invocation: Invocation) -> None:

@@ -93,6 +93,7 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[T] = deque()
         self._wake = threading.Semaphore(0)
         self._closed = False
+        self._inside = threading.Lock()
         self.batches = 0
         self.items = 0
 
@@ -125,6 +126,22 @@ class Batcher(Generic[T, R]):
         return batch
 
     def _answer(self, batch: list[T]) -> None:
+        with self._inside:
+            pairs = self._results(batch)
+        self._deliver(pairs)
+
+    def try_answer(self, batch: list[T], deliver: Callable[[list[tuple[T, R]]], None]) -> bool:
+        """Answer a batch in the calling thread, unless the serving thread is inside ``run``."""
+        if not self._inside.acquire(blocking=False):
+            return False
+        try:
+            pairs = self._results(batch)
+        finally:
+            self._inside.release()
+        deliver(pairs)
+        return True
+
+    def _results(self, batch: list[T]) -> list[tuple[T, R]]:
         try:
             results: Sequence[R] = self._run(batch)
             pairs = list(zip(batch, results, strict=True))
@@ -132,7 +149,7 @@ class Batcher(Generic[T, R]):
             pairs = [(item, self._rescue(item, error)) for item in batch]
         self.batches += 1
         self.items += len(batch)
-        self._deliver(pairs)
+        return pairs
 
 
 def isolate(call: Callable[[list[T]], Sequence[R]], items: list[T]) -> list[R | Exception]:

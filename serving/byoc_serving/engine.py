@@ -10,6 +10,7 @@ from byoc_serving.errors import BadBodyError
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
 from byoc_serving.negotiation import choose, media_type, preferred
+from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Engine:
         self._on_phase = on_phase
         self._loaded = loader.Loaded()
         self._predictor = Predictor(self._forward, 1)
+        self._ask: Callable[[Any], Any] = lambda _: None
 
     @property
     def handler(self) -> Handler:
@@ -62,6 +64,19 @@ class Engine:
         """Whether bodies go through our own codecs alone, which any thread may run."""
         return self.handler.input_fn is None and self.handler.transform_fn is None
 
+    @property
+    def answers_itself(self) -> bool:
+        """Whether no function of the user's runs between a body and its answer, on a CPU.
+
+        Such a request may run in any thread; a user's function may depend on its own.
+        """
+        handler = self.handler
+        return (
+            self.decodes_itself
+            and self.device == "cpu"
+            and not (handler.predict_fn or handler.output_fn)
+        )
+
     def load(self) -> None:
         """Make the model ready.
 
@@ -70,6 +85,18 @@ class Engine:
         """
         self._loaded = loader.load(self._settings, self._workspace, self._gpu, self._on_phase)
         self._predictor = Predictor(self._forward, self._batch_rows())
+        self._ask = self._loaded.model
+        mode = self._settings.optimize
+        if mode != "off" and self.device == "cpu" and self._plain_module():
+            self._ask = Optimizer(self._loaded.model, mode)
+
+    def _plain_module(self) -> bool:
+        """Whether predictions are calls of a module by our own predict_fn."""
+        import torch  # noqa: PLC0415 - imported by now
+
+        if self.handler.predict_fn or self.handler.transform_fn:
+            return False
+        return isinstance(self._loaded.model, torch.nn.Module)
 
     def _batch_rows(self) -> int:
         """Rows in one pass.
@@ -156,7 +183,7 @@ class Engine:
         if self.handler.predict_fn:
             context = Context(self._loaded.properties)
             return self.handler.predict_fn(context, data, self._loaded.model)
-        return self._loaded.model(data)
+        return self._ask(data)
 
     def _write(self, request: _Request) -> Response:
         """output_fn, the user's or ours."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Batcher
 from byoc_serving.errors import StartError
 from byoc_serving.handler import explain
+from byoc_serving.turns import Costs, Turns
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from byoc_serving.engine import Engine
@@ -36,8 +40,11 @@ class Inline:
         self.settled = threading.Event()
         self._deliver: Callable[[Delivery], None] = settle
         self.batcher: Batcher[Invocation, Response] = Batcher(
-            engine.run, self._delivered, engine.rescue
+            self._run, self._delivered, engine.rescue
         )
+        self._costs = Costs()
+        self._turns: Turns | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -59,9 +66,16 @@ class Inline:
         self,
         deliver: Callable[[Delivery], None],
         on_settled: Callable[[], None] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Start the model thread: it loads, then answers until ``close``."""
+        """Start the model thread: it loads, then answers until ``close``.
+
+        Short batches that need no function of the user's run on the loop, when there is one.
+        """
         self._deliver = deliver
+        if loop is not None:
+            self._loop = loop
+            self._turns = Turns(self._answer_here, loop.call_soon)
         self._thread = threading.Thread(
             target=self._work, args=(on_settled,), name="model", daemon=True
         )
@@ -92,10 +106,36 @@ class Inline:
         if self.engine.decodes_itself and len(invocation.body) <= DECODE_AT_ONCE_BYTES:
             self.engine.accept(invocation)
             self.engine.decode(invocation)
+            if self._turns is not None and self.engine.answers_itself and invocation.data.ndim > 1:
+                share = self._costs.share(invocation.data)
+                if share <= 1:
+                    self._turns.submit(invocation, share)
+                    return
         self.batcher.submit(invocation)
+
+    def _run(self, batch: list[Invocation]) -> list[Response]:
+        """The engine's answers, and what they cost where the inputs are of one form."""
+        inputs = [invocation.data for invocation in batch]
+        began = time.perf_counter()
+        responses = self.engine.run(batch)
+        seconds = time.perf_counter() - began
+        first = inputs[0]
+        if (
+            self._turns is not None
+            and getattr(first, "ndim", 0) > 1
+            and all(d is not None and d.shape[1:] == first.shape[1:] for d in inputs)
+        ):
+            self._costs.observe(first, sum(map(len, inputs)), seconds)
+        return responses
+
+    def _answer_here(self, batch: list[Invocation]) -> bool:
+        return self.batcher.try_answer(batch, self._deliver)
 
     def _delivered(self, pairs: Delivery) -> None:
         self._deliver(pairs)
+        if self._turns is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and so are the requests
+                self._loop.call_soon_threadsafe(self._turns.resume)
 
     def close(self, timeout_s: float) -> bool:
         """Answer what is queued, then end the model thread; True when it has ended."""

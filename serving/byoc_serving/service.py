@@ -17,6 +17,7 @@ from byoc_serving.errors import (
 from byoc_serving.exchange import Invocation, Response, error_response, request_id
 
 if TYPE_CHECKING:
+    import asyncio
     import threading
     from collections.abc import Callable, Sequence
 
@@ -57,16 +58,18 @@ class Service:
         self,
         deliver: Callable[[Delivery], None] | None = None,
         on_settled: Callable[[], None] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Start the backend: it loads, then answers until ``close``.
 
         Args:
             deliver: how the front gets finished batches; by default each future is set.
             on_settled: called in a thread of the backend's when its first start has ended.
+            loop: the running loop, when ``submit`` is only ever called on it.
         """
         if deliver is not None:
             self._deliver = deliver
-        self.backend.start(self._delivered, on_settled)
+        self.backend.start(self._delivered, on_settled, loop)
 
     def close(self, timeout_s: float) -> bool:
         """Answer what is queued, then end the backend; True when it has ended."""

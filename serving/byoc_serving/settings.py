@@ -17,6 +17,8 @@ MIB = 1024 * 1024
 DEFAULT_MAX_BODY_BYTES = 128 * MIB
 DEFAULT_PORT = 8080
 FRONTS = ("asgi", "wsgi")
+#: The default first: what is measured to be faster and verified to be equal.
+OPTIMIZE = ("freeze", "off", "compile", "bf16")
 LOG_FORMATS = ("text", "json")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -38,6 +40,10 @@ class Settings:
             (``BYOC_TORCH_THREADS``, ``OMP_NUM_THREADS``).
         max_batch_rows: rows in one forward; None: 64 for the default predict_fn, no batching for
             the handler's own (``BYOC_MAX_BATCH_SIZE``).
+        optimize: faster forms of the model for the default predict_fn on a CPU: ``freeze``
+            (TorchScript, channels-last, oneDNN, whatever measures fastest), ``compile``
+            (torch.compile), ``bf16``, ``off``; always verified against the model as loaded
+            (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included
             (``BYOC_QUEUE_SIZE``).
         queue_bytes: bytes of their bodies (``BYOC_QUEUE_BYTES``).
@@ -59,6 +65,7 @@ class Settings:
     workers: int | None = None
     torch_threads: int | None = None
     max_batch_rows: int | None = None
+    optimize: str = "freeze"
     queue_requests: int = 1024
     queue_bytes: int = 2 * DEFAULT_MAX_BODY_BYTES
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
@@ -101,6 +108,7 @@ class Settings:
                 or read.optional_integer("OMP_NUM_THREADS", 1, 1024)
             ),
             max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
+            optimize=read.choice("BYOC_OPTIMIZE", OPTIMIZE),
             queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
             queue_bytes=read.integer("BYOC_QUEUE_BYTES", 2 * max_body_bytes, 1, 1 << 42),
             max_body_bytes=max_body_bytes,
