@@ -77,6 +77,10 @@ class Engine:
             and not (handler.predict_fn or handler.output_fn)
         )
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until no thread of the engine's own is inside torch; True when that is so."""
+        return not isinstance(self._ask, Optimizer) or self._ask.wait(timeout_s)
+
     def load(self) -> None:
         """Make the model ready.
 

@@ -140,7 +140,9 @@ class Inline:
     def close(self, timeout_s: float) -> bool:
         """Answer what is queued, then end the model thread; True when it has ended."""
         self.batcher.close()
+        deadline = time.monotonic() + timeout_s
         if self._thread is not None:
             self._thread.join(timeout_s)
-            return not self._thread.is_alive()
-        return True
+            if self._thread.is_alive():
+                return False
+        return self.engine.wait(max(0.0, deadline - time.monotonic()))

@@ -54,6 +54,7 @@ class Optimizer:
         self._single: Form | None = None
         self._several: Form | None = None
         self._shapes: dict[tuple[Any, ...], bool] = {}
+        self._begun = False
         self._builder: threading.Thread | None = None
         self._refused: set[str] = set()
 
@@ -75,7 +76,8 @@ class Optimizer:
         """The model's answer; in the thread that owns the model, under inference mode."""
         form = self._several if len(data) > 1 else self._single
         if form is None:
-            if self._builder is None:
+            if not self._begun:
+                self._begun = True
                 self._begin(data)
             return self._model(data)
         shape = (data.dtype, *data.shape[1:])
@@ -87,12 +89,11 @@ class Optimizer:
         return self._model(data)
 
     def _begin(self, data: Any) -> None:
+        if not data.is_floating_point() or data.ndim < 2 or not len(data):
+            # Layouts and precision are worth nothing to token numbers.
+            return
         # A copy: the request's own memory is gone when the thread looks.
         sample = data[:1].clone()
-        if not sample.is_floating_point():
-            # Reduced precision and other layouts are worth nothing for token numbers.
-            self._builder = threading.current_thread()
-            return
         self._builder = threading.Thread(
             target=self._build, args=(sample,), name="optimize", daemon=True
         )

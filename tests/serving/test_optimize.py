@@ -1,0 +1,182 @@
+"""Faster forms of a model: never other answers, whatever the model is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import nn
+
+from byoc_serving import optimize
+from byoc_serving.optimize import Form, Optimizer, deviation
+
+
+class Digits(nn.Module):
+    """Convolutions and a classifier, as in the example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4)
+        )
+        self.classifier = nn.Linear(128, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.classifier(self.features(images).flatten(1))
+        return answer
+
+
+class Branching(nn.Module):
+    """Goes another way for dark images, which tracing would not see."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if bool(images.mean() > 0):
+            return images * 2
+        return images - 1
+
+
+class Noisy(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images + torch.rand_like(images)
+
+
+class Unscriptable(nn.Module):
+    def forward(self, images: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return {"scores": images.sum(tuple(range(1, images.ndim)))}
+
+
+def optimized(model: nn.Module, sample: torch.Tensor, mode: str = "freeze") -> Optimizer:
+    optimizer = Optimizer(model.eval(), mode)
+    with torch.inference_mode():
+        assert deviation(model(sample), optimizer(sample)) == 0
+        assert optimizer.wait(120)
+    return optimizer
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize(("mode", "tolerance"), [("freeze", 1e-4), ("bf16", 5e-2)])
+def test_answers_stay_the_models_own(mode, tolerance, scripted):
+    torch.manual_seed(0)
+    model = Digits().eval()
+    known = torch.jit.script(model) if scripted else model
+    optimizer = optimized(known, torch.randn(2, 1, 28, 28), mode)
+    with torch.inference_mode():
+        for rows in (1, 2, 3, 8, 33):
+            images = torch.randn(rows, 1, 28, 28)
+            answer = optimizer(images)
+            assert answer.dtype == torch.float32
+            assert deviation(model(images), answer) <= tolerance
+
+
+def test_way_through_the_model_still_depends_on_the_data():
+    optimizer = optimized(Branching(), torch.ones(1, 1, 4, 4))
+    with torch.inference_mode():
+        for sign in (1.0, -1.0):
+            images = torch.full((2, 1, 4, 4), sign)
+            assert torch.equal(optimizer(images), Branching()(images))
+
+
+def test_model_that_draws_random_numbers_is_asked_as_loaded(caplog):
+    with caplog.at_level(logging.WARNING):
+        optimizer = optimized_noisy()
+    assert optimizer.chosen == ("eager", "eager")
+    assert "differ" in caplog.text
+
+
+def optimized_noisy() -> Optimizer:
+    optimizer = Optimizer(Noisy().eval(), "freeze")
+    with torch.inference_mode():
+        optimizer(torch.zeros(1, 1, 4, 4))
+    assert optimizer.wait(120)
+    return optimizer
+
+
+def test_model_that_cannot_be_scripted_answers_as_before():
+    optimizer = optimized(Unscriptable(), torch.ones(2, 3))
+    with torch.inference_mode():
+        assert optimizer(torch.ones(4, 3))["scores"].tolist() == [3.0] * 4
+
+
+def liar(wrong):
+    """A form that is faster and wrong where ``wrong`` says so."""
+
+    def make(_: Any) -> Form:
+        def forward(data: Any) -> Any:
+            return torch.full((len(data), 1), -1.0) if wrong(data) else torch.zeros(len(data), 1)
+
+        return Form("liar", forward)
+
+    return make
+
+
+class Zero(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for _ in range(50):
+            images = images * 1.5
+        return images.flatten(1)[:, :1] * 0
+
+
+@pytest.mark.parametrize("rows", optimize.SIZES)
+def test_form_that_differs_at_one_batch_size_is_not_used(monkeypatch, caplog, rows):
+    monkeypatch.setitem(optimize._MAKERS, "freeze", (liar(lambda data: len(data) == rows),))
+    with caplog.at_level(logging.WARNING):
+        optimizer = optimized(Zero(), torch.ones(1, 4096))
+    assert optimizer.chosen == ("eager", "eager")
+    assert "liar is not used" in caplog.text
+
+
+def test_form_that_differs_for_another_shape_never_answers_it(monkeypatch, caplog):
+    monkeypatch.setitem(optimize._MAKERS, "freeze", (liar(lambda data: data.shape[1] == 5000),))
+    optimizer = optimized(Zero(), torch.ones(1, 4096))
+    assert optimizer.chosen == ("liar", "liar")
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert optimizer(torch.ones(2, 5000)).tolist() == [[0.0], [0.0]]
+        assert optimizer(torch.ones(2, 6000)).tolist() == [[0.0], [0.0]]
+    assert caplog.text.count("[N, 5000] are answered by the model as loaded") == 1
+
+
+def test_form_that_fails_is_not_used(monkeypatch):
+    def fails(_: Any) -> NoReturn:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setitem(optimize._MAKERS, "freeze", (lambda _: Form("fails", fails),))
+    assert optimized(Zero(), torch.ones(1, 8)).chosen == ("eager", "eager")
+
+
+def test_numbers_of_tokens_are_left_alone():
+    optimizer = optimized(nn.Embedding(9, 4), torch.tensor([[1, 2, 3]]))
+    assert optimizer.chosen == ("eager", "eager")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (torch.tensor([2.0, 4.0]), torch.tensor([2.0, 3.0]), 0.25),
+        ([torch.ones(2)], [torch.ones(2)], 0.0),
+        ({"a": torch.ones(1)}, {"a": torch.zeros(1)}, 1.0),
+        (torch.tensor([float("nan")]), torch.tensor([1.0]), float("inf")),
+        (torch.tensor([float("nan")]), torch.tensor([float("nan")]), 0.0),
+        ("yes", "yes", 0.0),
+    ],
+)
+def test_deviation_is_a_share_of_the_largest_value(one, other, expected):
+    assert deviation(one, other) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.ones(2), torch.ones(3)),
+        (torch.ones(2), torch.ones(2, dtype=torch.float64)),
+        ([1], [1, 2]),
+        ({"a": 1}, {"b": 1}),
+        (1, "1"),
+    ],
+)
+def test_answers_of_another_form_are_no_answers(one, other):
+    with pytest.raises(ValueError, match="for"):
+        deviation(one, other)
