@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import flask
 from werkzeug.exceptions import HTTPException
 
+from byoc_serving.chunks import Chunks
 from byoc_serving.errors import (
     BodyTimeoutError,
     InternalError,
@@ -135,8 +136,14 @@ def _body(service: Service, invocation: Invocation) -> bytes:
 
 
 def _flask(response: Response) -> flask.Response:
+    body: bytes | Chunks = response.body
+    if response.stream is not None:
+        body = Chunks(response.stream, flask.request.environ.get("gunicorn.socket"))
+        response = body.head()
+        if response.stream is None:
+            body = response.body
     return flask.Response(
-        response.body,
+        body,
         response.status,
         list(response.headers),
         content_type=response.content_type,

@@ -17,6 +17,7 @@ from byoc_serving.errors import (
     RequestError,
 )
 from byoc_serving.exchange import error_response
+from byoc_serving.relay import call_soon, relay, start_message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -49,7 +50,7 @@ class AsgiFront:
         """Start loading; call on the running loop."""
         self._thread = threading.get_ident()
         self._loop = loop = asyncio.get_running_loop()
-        self._service.start(self._deliver, lambda: _call_soon(loop, on_settled), loop)
+        self._service.start(self._deliver, lambda: call_soon(loop, on_settled), loop)
 
     def _deliver(self, pairs: Delivery) -> None:
         assert self._loop is not None  # noqa: S101 - set before the thread starts
@@ -57,7 +58,7 @@ class AsgiFront:
             settle(pairs)
             return
         # One wake-up of the loop for the whole batch.
-        _call_soon(self._loop, settle, pairs)
+        call_soon(self._loop, settle, pairs)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -68,6 +69,9 @@ class AsgiFront:
         path = scope["path"]
         if path == "/invocations":
             response = await self._invocation(scope, receive)
+            if response.stream is not None:
+                await relay(response.stream, receive, send)
+                return
         elif path == "/ping":
             response = self._service.ping(scope["method"])
         else:
@@ -122,15 +126,8 @@ class AsgiFront:
 
 async def respond(send: Send, response: Response) -> None:
     """Send a complete response."""
-    body = response.body
-    headers = [
-        (b"content-type", response.content_type.encode("latin-1", "replace")),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    for name, value in response.headers:
-        headers.append((name.encode("latin-1"), value.encode("latin-1")))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send(start_message(response, len(response.body)))
+    await send({"type": "http.response.body", "body": response.body})
 
 
 async def read_all(receive: Receive, limit_bytes: int) -> bytes:
@@ -152,11 +149,3 @@ async def read_all(receive: Receive, limit_bytes: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(call, *args)
-    except RuntimeError:
-        # The loop is closed: the worker is gone, and so are the requests.
-        return

@@ -6,7 +6,8 @@
 - ``remote.Remote``: the model in another process, reached over a socket and shared memory.
 
 A backend that takes an invocation by ``submit`` answers it exactly once through the delivery it was
-started with, however the request ends.
+started with, however the request ends. A handler that streams answers with a ``Response.stream``
+(``streaming.Stream``), delivered at once; the backend is its producer and must end it.
 """
 
 from __future__ import annotations
@@ -79,3 +80,5 @@ def settle(pairs: Delivery) -> None:
     for invocation, response in pairs:
         if not invocation.future.done():
             invocation.future.set_result(response)
+        elif response.stream is not None:
+            response.stream.cancel()

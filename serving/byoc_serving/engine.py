@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import loader
 from byoc_serving.context import Context
-from byoc_serving.errors import BadBodyError
+from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
 from byoc_serving.negotiation import choose, media_type, preferred
 from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
+from byoc_serving.streams import Generation, Streams, discard, is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ class Engine:
         self._loaded = loader.Loaded()
         self._predictor = Predictor(self._forward, 1)
         self._ask: Callable[[Any], Any] = lambda _: None
+        self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
 
     @property
     def handler(self) -> Handler:
@@ -191,11 +193,16 @@ class Engine:
 
     def _write(self, request: _Request) -> Response:
         """output_fn, the user's or ours."""
+        output = self.handler.output_fn
         try:
-            accept = self.accept(request.invocation)
             prediction = request.data
-            if self.handler.output_fn:
-                prediction = self.handler.output_fn(request.context, prediction, accept)
+            if is_stream(prediction) and not (output and output.is_generator):
+                return self._streamed(request.invocation, prediction, request.context)
+            accept = self.accept(request.invocation)
+            if output:
+                prediction = output(request.context, prediction, accept)
+            if is_stream(prediction):
+                return self._streamed(request.invocation, prediction, request.context, whole=True)
             return self._response(prediction, accept, request.context)
         except Exception as error:  # noqa: BLE001 - any failure is this request's own
             return self._failed("output", request.invocation, error)
@@ -241,7 +248,45 @@ class Engine:
         body = _text_or_bytes(invocation)
         kind = invocation.content_type
         result = self.handler.transform_fn(context, self._loaded.model, body, kind, accept)
+        if is_stream(result):
+            return self._streamed(invocation, result, context, whole=True)
         return self._response(result, accept, context)
+
+    def _streamed(
+        self, invocation: Invocation, items: Any, context: Context, *, whole: bool = False
+    ) -> Response:
+        """A response whose items are made while it is sent.
+
+        Args:
+            invocation: the request.
+            items: what the handler's function returned.
+            context: the request's.
+            whole: the items have been through output_fn or transform_fn already; otherwise
+                output_fn gets them one by one.
+        """
+        output = None if whole else self.handler.output_fn
+        convert = None
+        if output is not None:
+            accept = self.accept(invocation)
+
+            def convert(item: Any) -> Any:
+                return output(context, item, accept)
+
+        stage = "output" if whole and self.handler.output_fn else "predict"
+        default = self.handler.predict_fn is None and self.handler.transform_fn is None
+        generation = Generation(
+            items,
+            context,
+            invocation.request_id,
+            invocation.accept,
+            convert,
+            lambda error: classify(stage, error, invocation, default_predict=default),
+        )
+        try:
+            return Response(200, stream=self.streams.start(generation.run))
+        except RequestError:
+            discard(items)
+            raise
 
     def _response(self, result: Any, accept: str, context: Context) -> Response:
         """What output_fn or the default gave: (body, type), bytes, str, or something to encode."""

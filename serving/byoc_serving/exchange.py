@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from byoc_serving.errors import RequestError
+    from byoc_serving.streaming import Stream
 
 #: SageMaker hands the caller at most 2,048 characters of an error's body (API ModelError).
 ERROR_BODY_LIMIT = 2048
@@ -22,12 +23,16 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back: the body is complete, the headers exclude its type and length."""
+    """What goes back: the body is complete, the headers exclude its type and length.
+
+    With a ``stream`` everything else is still to come: the stream's head is the Response.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+    stream: Stream[Response] | None = None
 
 
 @dataclass

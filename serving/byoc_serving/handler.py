@@ -53,6 +53,8 @@ class Function:
     call: Callable[..., Any]
     context_by: str  # "", "position", or the parameter's name
     is_async: bool
+    #: A generator function, asynchronous or not: its answer is a stream.
+    is_generator: bool = False
 
     def __call__(self, context: Context, *arguments: Any) -> Any:
         """Call the function as its signature asks for."""
@@ -174,7 +176,8 @@ def _function(name: str, function: Any, path: Path) -> Function:
             f"argument{'s' if plain > 1 else ''}, or one more for the context"
         )
     is_async = inspect.iscoroutinefunction(function)
-    return Function(name, function, context_by, is_async=is_async)
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    return Function(name, function, context_by, is_async=is_async, is_generator=is_generator)
 
 
 def _context_by(parameters: list[inspect.Parameter], plain: int, required: int) -> str:

@@ -138,11 +138,15 @@ class Inline:
                 self._loop.call_soon_threadsafe(self._turns.resume)
 
     def close(self, timeout_s: float) -> bool:
-        """Answer what is queued, then end the model thread; True when it has ended."""
+        """Answer what is queued, then end the model thread; True when it has ended.
+
+        Streams that still run are cancelled: whoever calls this has waited for them.
+        """
         self.batcher.close()
         deadline = time.monotonic() + timeout_s
+        ended = self.engine.streams.close(timeout_s)
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
                 return False
-        return self.engine.wait(max(0.0, deadline - time.monotonic()))
+        return self.engine.wait(max(0.0, deadline - time.monotonic())) and ended

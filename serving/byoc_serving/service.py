@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from byoc_serving import health
@@ -150,8 +151,11 @@ class Service:
         self.backend.submit(invocation)
 
     def _delivered(self, pairs: Delivery) -> None:
-        for invocation, _ in pairs:
-            self.admission.leave(invocation.size_bytes)
+        for invocation, response in pairs:
+            if response.stream is None:
+                self.admission.leave(invocation.size_bytes)
+            else:
+                response.stream.on_done(partial(self.admission.leave, invocation.size_bytes))
         self._deliver(pairs)
 
     def enter(self, state: State, pid: int) -> None:

@@ -48,6 +48,10 @@ class Settings:
             (``BYOC_QUEUE_SIZE``).
         queue_bytes: bytes of their bodies (``BYOC_QUEUE_BYTES``).
         max_body_bytes: one body (``BYOC_MAX_BODY_BYTES``, ``SAGEMAKER_MAX_PAYLOAD_IN_MB``).
+        max_streams: streaming answers a worker makes at once, each in a thread of its own
+            (``BYOC_MAX_STREAMS``).
+        stream_timeout_s: how long one may last; the platform's own limit is 8 minutes
+            (``BYOC_STREAM_TIMEOUT_SECONDS``).
         default_accept: answer type without an Accept (``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``).
         program: the handler's file name (``SAGEMAKER_PROGRAM``).
         submit_directory: where it is (``SAGEMAKER_SUBMIT_DIRECTORY``).
@@ -69,6 +73,8 @@ class Settings:
     queue_requests: int = 1024
     queue_bytes: int = 2 * DEFAULT_MAX_BODY_BYTES
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_streams: int = 64
+    stream_timeout_s: float = 900.0
     default_accept: str = "application/json"
     program: str | None = None
     submit_directory: str | None = None
@@ -112,6 +118,8 @@ class Settings:
             queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
             queue_bytes=read.integer("BYOC_QUEUE_BYTES", 2 * max_body_bytes, 1, 1 << 42),
             max_body_bytes=max_body_bytes,
+            max_streams=read.integer("BYOC_MAX_STREAMS", cls.max_streams, 1, 1 << 16),
+            stream_timeout_s=float(read.integer("BYOC_STREAM_TIMEOUT_SECONDS", 900, 1, 86400)),
             default_accept=(
                 read.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or cls.default_accept
             ),

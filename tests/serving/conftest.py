@@ -223,6 +223,12 @@ def start(serve_command: list[str]) -> Iterator[Callable[..., Server]]:
         server.kill()
 
 
+@pytest.fixture(scope="session")
+def server_class() -> type[Server]:
+    """For fixtures of modules that start a server of their own."""
+    return Server
+
+
 @pytest.fixture(scope="session", params=["asgi", "wsgi"])
 def front(request: pytest.FixtureRequest) -> str:
     """Each of the two HTTP fronts."""
