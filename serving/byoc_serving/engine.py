@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import loader
 from byoc_serving.context import Context
+from byoc_serving.decoding import answer_type, decode
 from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
-from byoc_serving.faults import classify
-from byoc_serving.negotiation import choose, media_type, preferred
+from byoc_serving.faults import classify, is_device_error
+from byoc_serving.negotiation import choose, media_type
 from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
 from byoc_serving.streams import Generation, Streams, discard, is_stream
@@ -33,6 +34,7 @@ class Engine:
         workspace: a writable directory that all workers share.
         gpu: the CUDA ordinal or UUID that this process has to itself; None: the CPU.
         on_phase: told what loading is doing.
+        encode: a prediction and a type of ours to a body; None: our codecs.
     """
 
     def __init__(
@@ -41,12 +43,16 @@ class Engine:
         workspace: Path,
         gpu: str | None = None,
         on_phase: Callable[[str], None] = lambda _: None,
+        encode: Callable[[Any, str], Any] | None = None,
     ) -> None:
         self._settings = settings
         self._workspace = workspace
         self._gpu = gpu
         self._on_phase = on_phase
+        self._encode = encode or _encode
         self._loaded = loader.Loaded()
+        #: Set when an error of the device means that nothing can be computed on it any more.
+        self.device_lost = False
         self._predictor = Predictor(self._forward, 1)
         self._ask: Callable[[Any], Any] = lambda _: None
         self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
@@ -82,6 +88,16 @@ class Engine:
     def wait(self, timeout_s: float) -> bool:
         """Wait until no thread of the engine's own is inside torch; True when that is so."""
         return not isinstance(self._ask, Optimizer) or self._ask.wait(timeout_s)
+
+    @property
+    def encodes_itself(self) -> bool:
+        """Whether answers come from our own codecs alone."""
+        return self.handler.output_fn is None and self.handler.transform_fn is None
+
+    @property
+    def plain(self) -> bool:
+        """Whether no function of the user's sees a request: headers matter to nobody."""
+        return self.decodes_itself and self.encodes_itself and self.handler.predict_fn is None
 
     def load(self) -> None:
         """Make the model ready.
@@ -142,6 +158,7 @@ class Engine:
 
     def _failed(self, stage: str, invocation: Invocation, error: Exception) -> Response:
         default = self.handler.predict_fn is None and self.handler.transform_fn is None
+        self.device_lost = self.device_lost or is_device_error(error)
         fault = classify(stage, error, invocation, default_predict=default)
         return error_response(fault, invocation.request_id)
 
@@ -210,21 +227,10 @@ class Engine:
     def decode(self, invocation: Invocation) -> None:
         """The default input_fn up to the array; safe in any thread.
 
-        Images become float32 ``[1, C, H, W]`` between 0 and 1, as torchvision's ToTensor has it.
-
         Raises:
             RequestError: the body is not what its type says, or the type is not supported.
         """
-        import numpy as np  # noqa: PLC0415 - imported by now
-
-        from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
-
-        data = codecs.decode(invocation.body, invocation.content_type)
-        if media_type(invocation.content_type).startswith("image/"):
-            planes = data[None] if data.ndim == 2 else data.transpose(2, 0, 1)
-            data = np.ascontiguousarray(planes[None], dtype=np.float32) / np.float32(255)
-        invocation.data = data
-        invocation.body = b""
+        decode(invocation)
 
     def accept(self, invocation: Invocation) -> str:
         """The type to answer in.
@@ -232,14 +238,9 @@ class Engine:
         Raises:
             NotAcceptableError: none of ours is accepted.
         """
-        from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
-
-        default = self._settings.default_accept
-        if self.handler.output_fn or self.handler.transform_fn:
-            return preferred(invocation.accept, default)
-        known = media_type(default) in codecs.OUTPUT_TYPES
-        fallback = media_type(default) if known else "application/json"
-        return choose(invocation.accept, codecs.OUTPUT_TYPES, fallback)
+        return answer_type(
+            invocation, self._settings.default_accept, own_output=not self.encodes_itself
+        )
 
     def _transform(self, invocation: Invocation) -> Response:
         assert self.handler.transform_fn is not None  # noqa: S101 - the caller looked
@@ -305,7 +306,7 @@ class Engine:
         else:
             if media_type(kind) not in codecs.OUTPUT_TYPES:
                 kind = choose(kind, codecs.OUTPUT_TYPES, "application/json")
-            body = codecs.encode(result, kind)
+            body = self._encode(result, kind)
         return Response(
             context.response_status or 200,
             body,
@@ -324,6 +325,12 @@ class _Request:
         self.context = context
         self.data: Any = None
         self.response: Response | None = None
+
+
+def _encode(prediction: Any, kind: str) -> bytes:
+    from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
+
+    return codecs.encode(prediction, kind)
 
 
 def _text_or_bytes(invocation: Invocation) -> bytes | str:

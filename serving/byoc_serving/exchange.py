@@ -88,6 +88,10 @@ class Invocation:
                 return value.decode("latin-1")
         return None
 
+    def identify(self, identifier: str) -> None:
+        """Set the request's id: another process has found it."""
+        self._request_id = identifier
+
     @property
     def request_id(self) -> str:
         """The caller's inference id, else the platform's request id, else our own."""

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 #: program checks its guards with assertions.
 _REFUSALS = (AssertionError, RuntimeError, TypeError, IndexError, NotImplementedError)
 #: How torch talks of shapes and dtypes, in bare RuntimeErrors.
+#: How torch says that the CPU's allocator failed (c10/core/impl/alloc_cpu.cpp): no class for it.
+_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+#: How torch and its libraries begin when the device itself failed.
+_DEVICE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS_EXECUTION_FAILED", "cuDNN error")
 _SHAPE_WORDS = ("shape", "size", "dtype", "dimension", "expected", "Expected")
 
 
@@ -46,10 +50,16 @@ def classify(
     if isinstance(error, RequestError):
         return error
     identifier = invocation.request_id
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         log.error("request %s: out of memory: %s", identifier, one_line(str(error)))
         return UnavailableError(
             "out of memory for this request; send smaller batches", "out_of_memory"
+        )
+    if is_device_error(error):
+        log.error("request %s: the device failed: %s", identifier, one_line(str(error)))
+        return UnavailableError(
+            "the device failed while it ran this request; its process is being replaced",
+            "device_failed",
         )
     if stage == "input" and (
         isinstance(error, ValueError)
@@ -60,7 +70,7 @@ def classify(
     if stage == "predict" and (
         isinstance(error, ValueError)
         or _is_torch_complaint(error)
-        or (default_predict and isinstance(error, _REFUSALS) and not _is_device_error(error))
+        or (default_predict and isinstance(error, _REFUSALS))
     ):
         return RefusedByModelError(f"the model refuses this input: {explain(error, None)}")
     log.error(
@@ -76,11 +86,26 @@ def classify(
     )
 
 
-def _is_device_error(error: Exception) -> bool:
-    return "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error)
+def is_device_error(error: Exception) -> bool:
+    """Whether the error is the device's, after which its context in this process is unusable.
+
+    CUDA reports such errors (assertions in kernels, illegal addresses, ECC) at whatever call comes
+    next, and at every call from then on; torch gives them no class of their own in all versions.
+    """
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(words in text for words in _DEVICE_WORDS)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch might succeed: the device's memory, or the machine's."""
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and _CPU_MEMORY in str(error))
+    )
 
 
 def _is_torch_complaint(error: Exception) -> bool:
-    if type(error) is not RuntimeError or _is_device_error(error):
+    if type(error) is not RuntimeError or is_device_error(error):
         return False
     return any(word in str(error) for word in _SHAPE_WORDS)

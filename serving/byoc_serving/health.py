@@ -22,9 +22,13 @@ def ping(table: Table) -> Response:
 
     After the first 200 a crashed worker does not turn the answer around: its replacement
     loads while the others serve. Nor does it come before the porter has left the door: whoever
-    sees a 200 can invoke.
+    sees a 200 can invoke. In the isolated topology requests wait for a replacement, so the answer
+    stays until it is known that none will come.
     """
-    if table.latched and table.ready_count and not table.porter_listens:
+    if table.survives_crashes:
+        if table.latched and table.failure is None:
+            return READY
+    elif table.latched and table.ready_count and not table.porter_listens:
         return READY
     status, cause = diagnosis(table)
     body = json.dumps({"status": status, "cause": cause}, ensure_ascii=False)

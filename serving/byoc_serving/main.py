@@ -58,12 +58,11 @@ def _serve(settings: Settings) -> int:
             f"{', '.join(missing)} not installed here; run serve in the inference image, or "
             "install sagemaker-byoc[serve]"
         )
-    from byoc_serving import logs, master  # noqa: PLC0415 - gunicorn is there now
+    from byoc_serving import isolated, logs, master  # noqa: PLC0415 - gunicorn is there now
 
     logs.configure(settings)
     _check_port(settings)
     machine = Machine.look(os.environ)
-    workers = settings.workers or machine.workers(tree_bytes(settings.model_dir))
     try:
         workspace = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
     except OSError as error:
@@ -71,7 +70,12 @@ def _serve(settings: Settings) -> int:
             f"no writable directory for temporary files: {error}; make /tmp writable or set TMPDIR"
         ) from None
     owner = os.getpid()
-    app = master.Application(settings, machine, workers, workspace)
+    app: master.Application
+    if settings.topology == "isolated" or (settings.topology == "auto" and machine.gpus):
+        app = isolated.IsolatedApplication(settings, machine, workspace)
+    else:
+        workers = settings.workers or machine.workers(tree_bytes(settings.model_dir))
+        app = master.Application(settings, machine, workers, workspace)
     code = 0
     try:
         app.run()

@@ -42,14 +42,22 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         machine: what it runs on.
         workers: processes with a model.
         workspace: a writable directory of this server's own.
+        rows: processes that have a row in the table; None: the workers.
     """
 
-    def __init__(self, settings: Settings, machine: Machine, workers: int, workspace: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        workers: int,
+        workspace: Path,
+        rows: int | None = None,
+    ) -> None:
         self.settings = settings
         self.machine = machine
         self.workers = workers
         self.workspace = workspace
-        self.table = Table(workers)
+        self.table = Table(rows or workers)
         super().__init__()
 
     def load_config(self) -> None:
@@ -78,17 +86,17 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         )
         return Service(self.settings, self.table, slot, Inline(engine))
 
-    def announce(self, service: Service) -> None:
+    def announce(self, origin: str, device: str) -> None:
         """The line that says that the server is ready, and with what."""
         log.info(
             "ready after %.1f s: model %s, handler %s, %d worker%s, port %d, device %s, front %s",
             time.monotonic() - self.table.started,
             self.settings.model_dir,
-            service.backend.origin,
+            origin,
             self.workers,
             "" if self.workers == 1 else "s",
             self.settings.port,
-            service.backend.device,
+            device,
             self.settings.front,
         )
 
@@ -111,8 +119,12 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         return table
 
     def start(self) -> None:
-        """Listen, then put the porter at the door before any worker starts to load."""
+        """Listen, then put somebody at the door before anything starts to load."""
         super().start()
+        self.guard()
+
+    def guard(self) -> None:
+        """The porter answers until a worker can."""
         self._spawn_porter()
 
     def _spawn_porter(self) -> None:
@@ -134,10 +146,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
             os._exit(status)
 
     def spawn_worker(self) -> Any:
-        """Start a worker in a free slot of the table."""
-        slot = self.table.free_slot()
-        self.table.enter(slot, State.LOADING, 0)
-        self.table.phase(slot, "starting")
+        """Start a worker in a free slot."""
+        slot = self.take_slot()
         base = self.worker_class
 
         class InSlot(base):  # type: ignore[misc, valid-type] # chosen by configuration
@@ -152,6 +162,13 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         self._slots[pid] = slot
         return pid
 
+    def take_slot(self) -> int:
+        """A free row of the table, for a worker that will load."""
+        slot = self.table.free_slot()
+        self.table.enter(slot, State.LOADING, 0)
+        self.table.phase(slot, "starting")
+        return slot
+
     def reap_workers(self) -> None:
         """Free the slots of workers that are gone; note those that died while loading."""
         before = set(self.WORKERS)
@@ -161,7 +178,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
             for pid in before - set(self.WORKERS):
                 slot = self._slots.pop(pid, None)
                 if slot is not None:
-                    self._worker_gone(pid, slot)
+                    self.worker_gone(pid, slot)
 
     def _reap_all(self) -> None:
         try:
@@ -172,7 +189,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
                 raise
             self._reap_all()
 
-    def _worker_gone(self, pid: int, slot: int) -> None:
+    def worker_gone(self, pid: int, slot: int) -> None:
+        """A worker's process has ended: its row is free, and its end may mean something."""
         row = self.table.slot(slot)
         if row.state is State.LOADING and not self.table.stopping:
             self._load_deaths += 1

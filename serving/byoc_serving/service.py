@@ -33,11 +33,13 @@ class Service:
     Args:
         settings: the server's.
         table: what all workers know of each other.
-        slot: this worker's row.
+        slot: this worker's row; None: it has none, being a front only.
         backend: what answers, not started yet.
     """
 
-    def __init__(self, settings: Settings, table: Table, slot: int, backend: Backend) -> None:
+    def __init__(
+        self, settings: Settings, table: Table, slot: int | None, backend: Backend
+    ) -> None:
         self.settings = settings
         self.table = table
         self.slot = slot
@@ -160,4 +162,10 @@ class Service:
 
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""
-        self.table.enter(self.slot, state, pid)
+        if self.slot is not None:
+            self.table.enter(self.slot, state, pid)
+
+    def beat(self) -> None:
+        """Tell the other processes that this worker's loop runs."""
+        if self.slot is not None:
+            self.table.beat(self.slot)

@@ -19,6 +19,7 @@ DEFAULT_PORT = 8080
 FRONTS = ("asgi", "wsgi")
 #: The default first: what is measured to be faster and verified to be equal.
 OPTIMIZE = ("freeze", "off", "compile", "bf16")
+TOPOLOGIES = ("auto", "inline", "isolated")
 LOG_FORMATS = ("text", "json")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -34,6 +35,16 @@ class Settings:
         port: port to listen on (``SAGEMAKER_BIND_TO_PORT``).
         front: ``asgi`` (gunicorn's own ASGI worker) or ``wsgi`` (Flask on gthread)
             (``BYOC_FRONT``).
+        topology: ``inline`` (each worker has the model), ``isolated`` (HTTP fronts, and one model
+            process a device), or ``auto``: isolated where there is a GPU (``BYOC_TOPOLOGY``).
+        front_processes: HTTP processes of the isolated topology; None: half the cores beside a
+            CPU model, all but one beside a GPU, at most 16 (``BYOC_FRONT_PROCESSES``).
+        shared_bytes: memory of the isolated topology for bodies between one front and the model
+            processes; None: ``queue_bytes`` (``BYOC_SHARED_BYTES``).
+        forward_timeout_s: a forward pass, or a call of the handler's functions, that takes longer
+            counts as hung, and its process is replaced. The default is above every time-out of
+            the platform, the longest being 3,600 s for asynchronous endpoints
+            (``BYOC_FORWARD_TIMEOUT_SECONDS``).
         workers: processes that each hold the model; None: decided from the machine
             (``SAGEMAKER_MODEL_SERVER_WORKERS``).
         torch_threads: intra-op threads a worker; None: 1 on a CPU, torch's choice beside a GPU
@@ -66,6 +77,10 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104 - the platform connects from outside the container
     port: int = DEFAULT_PORT
     front: str = "asgi"
+    topology: str = "auto"
+    front_processes: int | None = None
+    shared_bytes: int | None = None
+    forward_timeout_s: float = 3900.0
     workers: int | None = None
     torch_threads: int | None = None
     max_batch_rows: int | None = None
@@ -108,6 +123,12 @@ class Settings:
             host=read.text("BYOC_HOST") or cls.host,
             port=port,
             front=read.choice("BYOC_FRONT", FRONTS),
+            topology=read.choice("BYOC_TOPOLOGY", TOPOLOGIES),
+            front_processes=read.optional_integer("BYOC_FRONT_PROCESSES", 1, 1024),
+            shared_bytes=read.optional_integer("BYOC_SHARED_BYTES", 1 << 12, 1 << 42),
+            forward_timeout_s=float(
+                read.integer("BYOC_FORWARD_TIMEOUT_SECONDS", int(cls.forward_timeout_s), 1, 1 << 20)
+            ),
             workers=read.optional_integer("SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024),
             torch_threads=(
                 read.optional_integer("BYOC_TORCH_THREADS", 1, 1024)

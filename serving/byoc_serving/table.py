@@ -52,6 +52,8 @@ class Table:
 
     def __init__(self, required: int) -> None:
         self.required = required
+        #: Set before the fork: requests outlive the processes in the rows, so ``/ping`` does too.
+        self.survives_crashes = False
         self._memory = mmap.mmap(-1, _SLOTS_OFFSET + required * _SLOT_BYTES)
         _HEAD.pack_into(self._memory, 0, 0, 0, 1, required, time.monotonic())
 

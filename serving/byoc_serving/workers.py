@@ -172,7 +172,7 @@ class AsgiWorker(LoopWorker):
 
     def beat(self) -> None:
         """Tell the others that the loop runs."""
-        self.table.beat(self.service.slot)
+        self.service.beat()
 
     async def _serve(self) -> None:
         self._stop = stop = asyncio.Event()
@@ -238,7 +238,7 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
 
     def is_parent_alive(self) -> bool:
         """Whether to go on: the master lives and has not begun to stop."""
-        self.app.table.beat(self.service.slot)
+        self.service.beat()
         if not super().is_parent_alive() or self.app.table.stopping:
             # Noticed before the signal: the listening sockets must be closed all the same.
             self.alive = False
@@ -262,9 +262,12 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
 
 def now_ready(app: Any, service: Service) -> None:
     """Tell the others that this worker takes requests; the last one says that all do."""
+    if service.slot is None:
+        # A front: the model processes have the rows.
+        return
     service.enter(State.READY, os.getpid())
     if service.table.latch():
-        app.announce(service)
+        app.announce(service.backend.origin, service.backend.device)
 
 
 def give_up(service: Service) -> None:

@@ -236,19 +236,28 @@ def front(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session", params=["asgi", "wsgi", "asgi-isolated"])
+def variant(request: pytest.FixtureRequest) -> str:
+    """The two fronts with the model beside them, and one with the model in another process."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
 def shared_server(
-    front: str,
+    variant: str,
     torchscript: Path,
     tmp_path_factory: pytest.TempPathFactory,
     serve_command: list[str],
 ) -> Iterator[Server]:
     """A server of the default functions, for tests that leave it as it is."""
-    root = tmp_path_factory.mktemp(f"shared-{front}")
+    root = tmp_path_factory.mktemp(f"shared-{variant}")
     (root / "model").mkdir()
     (root / "model" / "model.pt").write_bytes(torchscript.read_bytes())
+    front, _, topology = variant.partition("-")
     environ = {
         "BYOC_FRONT": front,
+        "BYOC_TOPOLOGY": topology or "inline",
         "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
         "BYOC_MAX_BODY_BYTES": str(101 * 1024 * 1024),
     }

@@ -1,0 +1,50 @@
+"""The default input_fn and output_fn as HTTP sees them: body to array, Accept to a type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from byoc_serving.negotiation import choose, media_type, preferred
+
+if TYPE_CHECKING:
+    from byoc_serving.exchange import Invocation
+
+
+def decode(invocation: Invocation) -> None:
+    """The default input_fn up to the array; safe in any thread.
+
+    Images become float32 ``[1, C, H, W]`` between 0 and 1, as torchvision's ToTensor has it.
+
+    Raises:
+        RequestError: the body is not what its type says, or the type is not supported.
+    """
+    import numpy as np  # noqa: PLC0415 - the master imports this module too
+
+    from byoc_serving import codecs  # noqa: PLC0415 - it imports numpy
+
+    data = codecs.decode(invocation.body, invocation.content_type)
+    if media_type(invocation.content_type).startswith("image/"):
+        planes = data[None] if data.ndim == 2 else data.transpose(2, 0, 1)
+        data = np.ascontiguousarray(planes[None], dtype=np.float32) / np.float32(255)
+    invocation.data = data
+    invocation.body = b""
+
+
+def answer_type(invocation: Invocation, default: str, *, own_output: bool) -> str:
+    """The type to answer in.
+
+    Args:
+        invocation: whose Accept counts.
+        default: the type without an Accept.
+        own_output: a function of the user's makes the body, so any type may be asked for.
+
+    Raises:
+        NotAcceptableError: none of ours is accepted.
+    """
+    from byoc_serving import codecs  # noqa: PLC0415 - it imports numpy
+
+    if own_output:
+        return preferred(invocation.accept, default)
+    known = media_type(default) in codecs.OUTPUT_TYPES
+    fallback = media_type(default) if known else "application/json"
+    return choose(invocation.accept, codecs.OUTPUT_TYPES, fallback)

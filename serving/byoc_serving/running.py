@@ -1,0 +1,75 @@
+"""What each model process is running, in shared memory: who outlives a crash knows whose it was.
+
+A model process writes the ids of a batch before it runs it and clears them afterwards. Two pages
+take turns from one incarnation to the next, so that a front can still read what a dead process
+left while its replacement works. The master reads how long a batch has been running.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HEAD = struct.Struct("<QdII")  # incarnation, since, ended by, ids
+_PAGE_BYTES = 64 * 1024
+#: Ids that a page holds; no batch is larger.
+LIMIT = (_PAGE_BYTES - _HEAD.size) // 8
+_SEAT_SHIFT = 48
+
+
+class End(enum.IntEnum):
+    """Why a process has ended."""
+
+    CRASHED = 0
+    HUNG = 1
+
+
+class Running:
+    """The table of what runs.
+
+    Args:
+        peers: model processes.
+    """
+
+    def __init__(self, peers: int) -> None:
+        self._memory = mmap.mmap(-1, peers * 2 * _PAGE_BYTES)
+
+    def _offset(self, peer: int, incarnation: int) -> int:
+        return (peer * 2 + incarnation % 2) * _PAGE_BYTES
+
+    def begin(self, peer: int, incarnation: int, items: Sequence[tuple[int, int]]) -> None:
+        """A batch starts: (seat, id) of each request, at most ``LIMIT``."""
+        offset = self._offset(peer, incarnation)
+        keys = [seat << _SEAT_SHIFT | identifier for seat, identifier in items]
+        struct.pack_into(f"<{len(keys)}Q", self._memory, offset + _HEAD.size, *keys)
+        _HEAD.pack_into(self._memory, offset, incarnation, time.monotonic(), End.CRASHED, len(keys))
+
+    def done(self, peer: int, incarnation: int) -> None:
+        """Nothing runs."""
+        offset = self._offset(peer, incarnation)
+        _HEAD.pack_into(self._memory, offset, incarnation, 0.0, End.CRASHED, 0)
+
+    def condemn(self, peer: int, incarnation: int) -> None:
+        """Note that the process ends because it hung; what it runs is not to be tried again."""
+        struct.pack_into("<I", self._memory, self._offset(peer, incarnation) + 16, End.HUNG)
+
+    def busy_s(self, peer: int, incarnation: int) -> float:
+        """Seconds that the batch of now has been running; 0: none runs."""
+        seen, since, _, count = _HEAD.unpack_from(self._memory, self._offset(peer, incarnation))
+        return time.monotonic() - since if seen == incarnation and count else 0.0
+
+    def left(self, peer: int, incarnation: int, seat: int) -> tuple[End, set[int]]:
+        """What an ended process was running for a front: why it ended, and the ids."""
+        offset = self._offset(peer, incarnation)
+        seen, _, end, count = _HEAD.unpack_from(self._memory, offset)
+        if seen != incarnation or not count:
+            return End.CRASHED, set()
+        keys = struct.unpack_from(f"<{count}Q", self._memory, offset + _HEAD.size)
+        mask = (1 << _SEAT_SHIFT) - 1
+        return End(end), {key & mask for key in keys if key >> _SEAT_SHIFT == seat}

@@ -1,0 +1,70 @@
+"""Messages between a front and a model process: many in one frame, numbers and bytes only.
+
+A frame is four bytes of length (little-endian) and a marshalled list of tuples. marshal is the
+quickest codec for such tuples that the interpreter has and executes nothing; both ends are forks of
+one master, so they always agree on its version, and no client's bytes are ever unmarshalled: a
+body travels as a bytes object inside, or in the arena.
+
+::
+
+    front → model process
+        (HELLO, seat)
+        (RUN, id, alone, array, offset, size, payload, content_type, accept, attributes,
+         request_id, headers)
+        (FREE, offset, size)              an answer's block has been read
+        (CANCEL, id)                      nobody waits for this one any more
+    model process → front
+        (HELLO, incarnation, decodes, encodes, plain, origin, device)
+        (DONE, id, status, content_type, headers, array, offset, size, payload)
+
+``decodes``: no function of the user's wants bodies, so the front decodes them; ``encodes``: none
+makes bodies; ``plain``: none sees requests at all, so ``headers`` may be left out.
+``array`` is ``(dtype, shape)`` when the bytes are an array's, else None. ``payload`` holds the
+bytes themselves when ``offset`` is -1.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from typing import Any
+
+HELLO, RUN, FREE, CANCEL, DONE = range(5)
+#: Answers up to this size travel inside the message.
+INLINE_BYTES = 16 * 1024
+
+Message = tuple[Any, ...]
+_LENGTH = struct.Struct("<I")
+#: marshal's format without references between objects: quicker to write, as nothing is shared.
+_VERSION = 2
+
+
+def frame(messages: list[Message]) -> bytes:
+    """Messages as one frame."""
+    data = marshal.dumps(messages, _VERSION)
+    return _LENGTH.pack(len(data)) + data
+
+
+class Reader:
+    """Turns what a socket gives into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete with these bytes."""
+        buffer = self._buffer
+        buffer += data
+        messages: list[Message] = []
+        start, end = 0, len(buffer)
+        with memoryview(buffer) as view:
+            while end - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(view, start)
+                after = start + _LENGTH.size + length
+                if after > end:
+                    break
+                messages += marshal.loads(view[start + _LENGTH.size : after])  # noqa: S302 - ours
+                start = after
+        if start:
+            del buffer[:start]
+        return messages
