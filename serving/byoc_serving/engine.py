@@ -9,11 +9,12 @@ from byoc_serving.context import Context
 from byoc_serving.decoding import answer_type, decode
 from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
-from byoc_serving.faults import classify, is_device_error
+from byoc_serving.faults import classify
 from byoc_serving.negotiation import choose, media_type
 from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
 from byoc_serving.streams import Generation, Streams, discard, is_stream
+from byoc_serving.torch_errors import is_device_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

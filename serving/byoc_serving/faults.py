@@ -14,6 +14,7 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import one_line
 from byoc_serving.handler import explain
+from byoc_serving.torch_errors import is_device_error, is_out_of_memory
 
 if TYPE_CHECKING:
     from byoc_serving.exchange import Invocation
@@ -24,10 +25,6 @@ log = logging.getLogger(__name__)
 #: program checks its guards with assertions.
 _REFUSALS = (AssertionError, RuntimeError, TypeError, IndexError, NotImplementedError)
 #: How torch talks of shapes and dtypes, in bare RuntimeErrors.
-#: How torch says that the CPU's allocator failed (c10/core/impl/alloc_cpu.cpp): no class for it.
-_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-#: How torch and its libraries begin when the device itself failed.
-_DEVICE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS_EXECUTION_FAILED", "cuDNN error")
 _SHAPE_WORDS = ("shape", "size", "dtype", "dimension", "expected", "Expected")
 
 
@@ -83,25 +80,6 @@ def classify(
     return InternalError(
         f"the handler failed in {stage}_fn with {type(error).__name__}; the log has the details "
         "under this request_id"
-    )
-
-
-def is_device_error(error: Exception) -> bool:
-    """Whether the error is the device's, after which its context in this process is unusable.
-
-    CUDA reports such errors (assertions in kernels, illegal addresses, ECC) at whatever call comes
-    next, and at every call from then on; torch gives them no class of their own in all versions.
-    """
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(words in text for words in _DEVICE_WORDS)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch might succeed: the device's memory, or the machine's."""
-    return (
-        type(error).__name__ == "OutOfMemoryError"
-        or isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and _CPU_MEMORY in str(error))
     )
 
 

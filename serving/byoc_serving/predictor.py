@@ -9,10 +9,13 @@ a model that samples) is served one by one from then on.
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving import tensors
 from byoc_serving.batcher import isolate
+from byoc_serving.torch_errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Joined passes that are compared for each input form.
 CHECKS = 2
+#: After a batch was too large for the memory, batches stay smaller for so long.
+SMALLER_S = 60.0
 
 
 class Predictor:
@@ -35,6 +40,15 @@ class Predictor:
         self._forward = forward
         self._max_rows = max_rows
         self._checks_left: dict[tuple[Any, ...], int] = {}
+        self._fitting_rows = max_rows
+        self._smaller_until = 0.0
+
+    @property
+    def rows_limit(self) -> int:
+        """Rows in one pass now: fewer for a while after the memory was too small for more."""
+        if self._fitting_rows < self._max_rows and time.monotonic() > self._smaller_until:
+            self._fitting_rows = self._max_rows
+        return self._fitting_rows
 
     def predict(self, inputs: list[Any]) -> list[Any]:
         """An output or an exception for each input, in order."""
@@ -50,6 +64,7 @@ class Predictor:
         """Positions that go into one pass each."""
         if len(inputs) == 1 or self._max_rows == 1:
             return [[position] for position in range(len(inputs))]
+        limit = self.rows_limit
         groups: list[list[int]] = []
         open_groups: dict[tuple[Any, ...], tuple[list[int], int]] = {}
         for position, data in enumerate(inputs):
@@ -59,7 +74,7 @@ class Predictor:
                 continue
             rows = int(data.shape[0])
             group, held = open_groups.get(key, ([], 0))
-            if not group or held + rows > self._max_rows:
+            if not group or held + rows > limit:
                 group, held = [], 0
                 groups.append(group)
             group.append(position)
@@ -72,8 +87,29 @@ class Predictor:
     def _joined(self, inputs: list[Any]) -> list[Any]:
         if len(inputs) == 1:
             return self._singly(inputs)
-        output = self._forward(tensors.join(inputs))
-        return tensors.split(output, [int(data.shape[0]) for data in inputs])
+        sizes = [int(data.shape[0]) for data in inputs]
+        try:
+            output = self._forward(tensors.join(inputs))
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._shrink(sum(sizes), error)
+            raise
+        return tensors.split(output, sizes)
+
+    def _shrink(self, rows: int, error: Exception) -> None:
+        """Remember that so many rows do not fit; the caller tries each half."""
+        self._fitting_rows = max(1, min(self._fitting_rows, rows // 2))
+        self._smaller_until = time.monotonic() + SMALLER_S
+        log.warning(
+            "out of memory with %d rows in one pass; at most %d for the next %d s: %s",
+            rows,
+            self._fitting_rows,
+            SMALLER_S,
+            str(error).split("\n", 1)[0],
+        )
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def _group(self, inputs: list[Any]) -> list[Any]:
         key = tensors.batch_key(inputs[0])
@@ -89,6 +125,9 @@ class Predictor:
             together = self._joined([inputs[i] for i in good])
             same = all(tensors.close(alone[i], t) for i, t in zip(good, together, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, joining does not work here
+            if is_out_of_memory(error):
+                # Says nothing of the model; the next pass will be smaller.
+                return alone
             log.debug("joined forward failed: %s", error)
             same = False
         if not same:

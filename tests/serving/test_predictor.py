@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pytest
 import torch
 
-from byoc_serving.predictor import CHECKS, Predictor
+from byoc_serving.predictor import CHECKS, SMALLER_S, Predictor
 
 
 def counting(forward):
@@ -82,3 +84,61 @@ def test_what_is_no_batch_is_asked_alone():
     outputs = predictor.predict(inputs)
     assert outputs[:2] == inputs[:2]
     assert outputs[2].item() == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
+        ),
+        MemoryError(),
+    ],
+)
+def test_batch_that_does_not_fit_is_halved_and_the_limit_is_remembered_for_a_while(
+    error, monkeypatch
+):
+    fitting = 64
+
+    def forward(x: Any) -> Any:
+        rows.append(len(x))
+        if len(x) > fitting:
+            raise error
+        return x * 2
+
+    rows: list[int] = []
+    predictor = Predictor(forward, 64)
+    inputs = [torch.full((1, 1), float(i)) for i in range(16)]
+    for _ in range(CHECKS):
+        predictor.predict(inputs)
+    fitting = 4
+    rows.clear()
+    assert [o.item() for o in predictor.predict(inputs)] == [2.0 * i for i in range(16)]
+    assert rows == [16, 8, 4, 4, 8, 4, 4]
+    rows.clear()
+    predictor.predict(inputs)
+    assert rows == [4, 4, 4, 4]
+    later = time.monotonic() + SMALLER_S + 1
+    monkeypatch.setattr("byoc_serving.predictor.time.monotonic", lambda: later)
+    fitting = 64
+    rows.clear()
+    predictor.predict(inputs)
+    assert rows == [16]
+
+
+def test_single_input_that_does_not_fit_fails_alone_and_joining_stays_on():
+    def forward(x: Any) -> Any:
+        rows.append(len(x))
+        if (x == 7).any():
+            raise MemoryError
+        return x
+
+    rows: list[int] = []
+    predictor = Predictor(forward, 64)
+    inputs = [torch.full((1, 1), float(i)) for i in range(6, 9)]
+    for _ in range(CHECKS + 1):
+        outputs = predictor.predict(inputs)
+        assert isinstance(outputs[1], MemoryError)
+        assert [outputs[0].item(), outputs[2].item()] == [6.0, 8.0]
+    assert predictor.rows_limit < 64
