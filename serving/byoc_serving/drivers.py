@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import heapq
 import itertools
@@ -14,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     Call = Callable[[], None]
@@ -38,16 +38,14 @@ class Driver(Protocol):
         """End; nothing is called any more."""
 
 
-def choose(name: str) -> Driver:
-    """The running loop's driver, or a thread's.
+def choose(name: str, loop: asyncio.AbstractEventLoop | None) -> Driver:
+    """The loop's driver, or without a loop a thread's.
 
     Args:
         name: the thread's.
+        loop: the running loop.
     """
-    try:
-        return LoopDriver(asyncio.get_running_loop())
-    except RuntimeError:
-        return ThreadDriver(name)
+    return ThreadDriver(name) if loop is None else LoopDriver(loop)
 
 
 class LoopDriver:

@@ -27,6 +27,7 @@ from byoc_serving.peer import Hello, Peer, Pending
 from byoc_serving.running import End
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from byoc_serving.arena import Arena
@@ -109,10 +110,11 @@ class Remote:
         self,
         deliver: Callable[[Delivery], None],
         on_settled: Callable[[], None] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Connect; requests wait inside until a model process has loaded."""
         self._deliver = deliver
-        self._driver = driver = drivers.choose("model processes")
+        self._driver = driver = drivers.choose("model processes", loop)
         for peer in self._peers:
             peer.start(driver)
         driver.later(TICK_S, self._tick)
