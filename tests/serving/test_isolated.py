@@ -134,7 +134,7 @@ def test_model_process_killed_again_and_again_under_load_fails_no_request(start,
             pid = model_process(server)
             os.kill(pid, signal.SIGKILL)
             while server.workers() in ([], [pid]):
-                answer = server.ping()
+                answer = server.ping(30)
                 pings.append(answer.status if answer else 0)
         before = len(outcomes)
         server.wait_until(lambda: len(outcomes) > before + 50, 60)
