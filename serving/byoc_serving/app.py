@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import flask
 from werkzeug.exceptions import HTTPException
 
+from byoc_serving import execution
 from byoc_serving.chunks import Chunks
 from byoc_serving.errors import (
     BodyTimeoutError,
@@ -18,10 +20,12 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import Response, error_response, no_route
 from byoc_serving.logs import log
+from byoc_serving.sessions import SessionBusyError
 
 if TYPE_CHECKING:
     from byoc_serving.exchange import Invocation
     from byoc_serving.service import Service
+    from byoc_serving.sessions import Sessions
 
 _CHUNK_BYTES = 1024 * 1024
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -30,8 +34,8 @@ _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def create_app(service: Service) -> flask.Flask:
     """The application for one service.
 
-    Routes: ``/ping`` (GET, HEAD, POST), ``/invocations`` (POST); any other path is a 404 in
-    JSON, any other method a 405 with Allow.
+    Routes: ``/ping`` (GET, HEAD, POST), ``/invocations`` (POST), ``/execution-parameters``
+    (GET); any other path is a 404 in JSON, any other method a 405 with Allow.
     """
     app = flask.Flask("byoc_serving", static_folder=None)
     # Views answer each method themselves, so that both fronts say the same.
@@ -46,6 +50,14 @@ def create_app(service: Service) -> flask.Flask:
         "/invocations",
         "invocations",
         lambda: _flask(_invocation(service)),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+
+    app.add_url_rule(
+        "/execution-parameters",
+        "execution_parameters",
+        lambda: _flask(_execution_parameters(service)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -83,6 +95,15 @@ def _headers() -> list[tuple[bytes, bytes]]:
     ]
 
 
+def _execution_parameters(service: Service) -> Response:
+    if not service.settings.execution_parameters:
+        return service.refusal(NotFoundError(no_route(flask.request.path)), _headers())
+    if flask.request.method not in ("GET", "HEAD"):
+        error = MethodNotAllowedError(flask.request.method, flask.request.path, "GET, HEAD")
+        return service.refusal(error, _headers())
+    return execution.parameters(service.settings, service.table.required)
+
+
 def _invocation(service: Service) -> Response:
     headers = _headers()
     if flask.request.method != "POST":
@@ -94,6 +115,11 @@ def _invocation(service: Service) -> Response:
         return service.refusal(error, headers)
     try:
         invocation.body = _body(service, invocation)
+        if service.sessions is not None and service.sessions.concerns(invocation):
+            answer = _session(service.sessions, invocation)
+            if answer is not None:
+                service.release(invocation)
+                return answer
         invocation.future = Future()
         service.submit(invocation)
     except RequestError as error:
@@ -104,6 +130,18 @@ def _invocation(service: Service) -> Response:
         raise
     response: Response = invocation.future.result()
     return response
+
+
+def _session(sessions: Sessions, invocation: Invocation) -> Response | None:
+    """Begin a request of a session, after those before it."""
+    until = time.monotonic() + sessions.patience_s
+    while True:
+        try:
+            return sessions.begin(invocation)
+        except SessionBusyError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(sessions.pause_s)
 
 
 def _body(service: Service, invocation: Invocation) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.backend import settle
@@ -18,6 +19,7 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import error_response
 from byoc_serving.relay import call_soon, relay, start_message
+from byoc_serving.sessions import SessionBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from byoc_serving.backend import Delivery
     from byoc_serving.exchange import Invocation, Response
     from byoc_serving.service import Service
+    from byoc_serving.sessions import Sessions
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -91,6 +94,11 @@ class AsgiFront:
             return service.refusal(error, headers)
         try:
             invocation.body = await self._body(invocation, receive)
+            if service.sessions is not None and service.sessions.concerns(invocation):
+                answer = await self._session(service.sessions, invocation)
+                if answer is not None:
+                    service.release(invocation)
+                    return answer
             invocation.future = asyncio.get_running_loop().create_future()
             service.submit(invocation)
         except RequestError as error:
@@ -101,6 +109,17 @@ class AsgiFront:
             raise
         response: Response = await invocation.future
         return response
+
+    async def _session(self, sessions: Sessions, invocation: Invocation) -> Response | None:
+        """Begin a request of a session, after those before it."""
+        until = time.monotonic() + sessions.patience_s
+        while True:
+            try:
+                return sessions.begin(invocation)
+            except SessionBusyError:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(sessions.pause_s)
 
     async def _body(self, invocation: Invocation, receive: Receive) -> bytes:
         message = await receive()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from byoc_serving.exchange import Invocation
+    from byoc_serving.session import Session
 
 #: API InvokeEndpoint: at most 1,024 visible US-ASCII characters (blanks occur in practice).
 _ATTRIBUTES = re.compile(r"[\x20-\x7e]{0,1024}")
@@ -51,6 +52,25 @@ class Context:
     def request_id(self) -> str:
         """The request's id, as the log and error answers name it."""
         return self._invocation.request_id if self._invocation else ""
+
+    @property
+    def session(self) -> Session | None:
+        """The state of the client's session, a dict kept until its next request; None: no session.
+
+        A client opens one with ``X-Amzn-SageMaker-Session-Id: NEW_SESSION``. What a request that
+        fails has changed is not kept.
+        """
+        return self._invocation.session if self._invocation else None
+
+    @property
+    def session_id(self) -> str | None:
+        """The session's id."""
+        return self.session.identifier if self.session is not None else None
+
+    def save(self) -> None:
+        """Keep the session's state; called by the server when the handler has succeeded."""
+        if self.session is not None:
+            self.session.save()
 
     @property
     def request_ids(self) -> dict[int, str]:
@@ -147,6 +167,8 @@ class Context:
         pairs = list(self.response_headers.items())
         if self._custom_attributes is not None:
             pairs.append(("X-Amzn-SageMaker-Custom-Attributes", self._custom_attributes))
+        if self.session is not None:
+            pairs.extend(self.session.headers())
         return tuple(pairs)
 
 

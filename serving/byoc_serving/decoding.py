@@ -30,13 +30,17 @@ def decode(invocation: Invocation) -> None:
     invocation.body = b""
 
 
-def answer_type(invocation: Invocation, default: str, *, own_output: bool) -> str:
+def answer_type(
+    invocation: Invocation, default: str, *, own_output: bool, line_for_line: bool = False
+) -> str:
     """The type to answer in.
 
     Args:
         invocation: whose Accept counts.
         default: the type without an Accept.
         own_output: a function of the user's makes the body, so any type may be asked for.
+        line_for_line: records that come a line each are answered so, unless something else is
+            asked for: a batch transform job joins its output to its input.
 
     Raises:
         NotAcceptableError: none of ours is accepted.
@@ -47,4 +51,7 @@ def answer_type(invocation: Invocation, default: str, *, own_output: bool) -> st
         return preferred(invocation.accept, default)
     known = media_type(default) in codecs.OUTPUT_TYPES
     fallback = media_type(default) if known else "application/json"
+    own = media_type(invocation.content_type)
+    if line_for_line and own in codecs.LINE_TYPES and fallback == "application/json":
+        fallback = own
     return choose(invocation.accept, codecs.OUTPUT_TYPES, fallback)

@@ -240,7 +240,10 @@ class Engine:
             NotAcceptableError: none of ours is accepted.
         """
         return answer_type(
-            invocation, self._settings.default_accept, own_output=not self.encodes_itself
+            invocation,
+            self._settings.default_accept,
+            own_output=not self.encodes_itself,
+            line_for_line=self._settings.batch,
         )
 
     def _transform(self, invocation: Invocation) -> Response:
@@ -308,6 +311,7 @@ class Engine:
             if media_type(kind) not in codecs.OUTPUT_TYPES:
                 kind = choose(kind, codecs.OUTPUT_TYPES, "application/json")
             body = self._encode(result, kind)
+        context.save()
         return Response(
             context.response_status or 200,
             body,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from byoc_serving.errors import RequestError
+    from byoc_serving.session import Session
     from byoc_serving.streaming import Stream
 
 #: SageMaker hands the caller at most 2,048 characters of an error's body (API ModelError).
@@ -47,6 +48,8 @@ class Invocation:
         size_bytes: what admission counts for the body.
         data: the decoded body once a codec has seen it.
         future: where the front waits for the Response.
+        session_id: the session header as sent, or "".
+        session: the session that this request belongs to; it travels to wherever the handler runs.
     """
 
     headers: Sequence[tuple[bytes, bytes]]
@@ -58,6 +61,8 @@ class Invocation:
     size_bytes: int = 0
     data: Any = None
     future: Any = None
+    session_id: str = ""
+    session: Session | None = None
     _request_id: str = field(default="", repr=False)
 
     @classmethod
@@ -75,6 +80,8 @@ class Invocation:
                 invocation.accept = f"{invocation.accept},{text}" if invocation.accept else text
             elif name == b"x-amzn-sagemaker-custom-attributes":
                 invocation.custom_attributes = value.decode("latin-1")
+            elif name == b"x-amzn-sagemaker-session-id":
+                invocation.session_id = value.decode("latin-1")
         if not invocation.accept:
             # The asynchronous and streaming APIs name it so.
             invocation.accept = invocation.header("x-amzn-sagemaker-accept") or ""

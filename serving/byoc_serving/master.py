@@ -19,6 +19,7 @@ from byoc_serving.gunicorn_conf import options
 from byoc_serving.inline import Inline
 from byoc_serving.porter import Porter
 from byoc_serving.service import Service
+from byoc_serving.sessions import Sessions
 from byoc_serving.table import State, Table
 from byoc_serving.workers import LOAD_FAILED
 
@@ -84,7 +85,13 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         engine = Engine(
             self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
         )
-        return Service(self.settings, self.table, slot, Inline(engine))
+        return Service(self.settings, self.table, slot, Inline(engine), self.make_sessions())
+
+    def make_sessions(self) -> Sessions:
+        """The sessions that all workers share."""
+        settings = self.settings
+        directory = self.workspace / "sessions"
+        return Sessions(directory, settings.session_ttl_s, settings.max_sessions)
 
     def announce(self, origin: str, device: str) -> None:
         """The line that says that the server is ready, and with what."""

@@ -161,7 +161,12 @@ class Remote:
         body: Any = invocation.body
         hello = self._hello
         if hello.encodes:
-            answer_type(invocation, self._settings.default_accept, own_output=False)
+            answer_type(
+                invocation,
+                self._settings.default_accept,
+                own_output=False,
+                line_for_line=self._settings.batch,
+            )
         if hello.decodes and (
             len(invocation.body) <= DECODE_AT_ONCE_BYTES
             or len(invocation.body) > COPY_AT_ONCE_BYTES

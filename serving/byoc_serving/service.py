@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from byoc_serving.backend import Backend
+    from byoc_serving.sessions import Sessions
     from byoc_serving.settings import Settings
     from byoc_serving.table import State, Table
 
@@ -35,15 +36,22 @@ class Service:
         table: what all workers know of each other.
         slot: this worker's row; None: it has none, being a front only.
         backend: what answers, not started yet.
+        sessions: of all workers; None where there are none.
     """
 
     def __init__(
-        self, settings: Settings, table: Table, slot: int | None, backend: Backend
+        self,
+        settings: Settings,
+        table: Table,
+        slot: int | None,
+        backend: Backend,
+        sessions: Sessions | None = None,
     ) -> None:
         self.settings = settings
         self.table = table
         self.slot = slot
         self.backend = backend
+        self.sessions = sessions
         self.admission = Admission(settings.queue_requests, settings.queue_bytes)
         self._deliver: Callable[[Delivery], None] = settle
 
@@ -137,7 +145,7 @@ class Service:
 
     def release(self, invocation: Invocation) -> None:
         """A request ends without having been submitted."""
-        self.admission.leave(invocation.size_bytes)
+        self._leave(invocation, 500)
 
     def submit(self, invocation: Invocation) -> None:
         """Queue a request whose body is complete; its answer comes through the delivery.
@@ -155,10 +163,15 @@ class Service:
     def _delivered(self, pairs: Delivery) -> None:
         for invocation, response in pairs:
             if response.stream is None:
-                self.admission.leave(invocation.size_bytes)
+                self._leave(invocation, response.status)
             else:
-                response.stream.on_done(partial(self.admission.leave, invocation.size_bytes))
+                response.stream.on_done(partial(self._leave, invocation, 200))
         self._deliver(pairs)
+
+    def _leave(self, invocation: Invocation, status: int) -> None:
+        self.admission.leave(invocation.size_bytes)
+        if invocation.session is not None and self.sessions is not None:
+            self.sessions.end(invocation, status)
 
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""

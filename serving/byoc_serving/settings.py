@@ -16,6 +16,14 @@ MIB = 1024 * 1024
 #: Batch transform sends up to 100 MB (MaxPayloadInMB), real-time endpoints up to 25 MB.
 DEFAULT_MAX_BODY_BYTES = 128 * MIB
 DEFAULT_PORT = 8080
+MOST_BODY_BYTES = 1 << 40
+#: The environment's words and the API's.
+STRATEGIES = {
+    "multi_record": "MULTI_RECORD",
+    "single_record": "SINGLE_RECORD",
+    "multirecord": "MULTI_RECORD",
+    "singlerecord": "SINGLE_RECORD",
+}
 FRONTS = ("asgi", "wsgi")
 #: The default first: what is measured to be faster and verified to be equal.
 OPTIMIZE = ("freeze", "off", "compile", "bf16")
@@ -63,6 +71,18 @@ class Settings:
             (``BYOC_MAX_STREAMS``).
         stream_timeout_s: how long one may last; the platform's own limit is 8 minutes
             (``BYOC_STREAM_TIMEOUT_SECONDS``).
+        session_ttl_s: a stateful session ends so long after its opening; 0 leaves sessions to the
+            handler (``BYOC_SESSION_TTL_SECONDS``).
+        max_sessions: sessions at once (``BYOC_MAX_SESSIONS``).
+        batch: this is a batch transform job (``SAGEMAKER_BATCH``).
+        transform_concurrency: requests at once that the job has asked for
+            (``SAGEMAKER_MAX_CONCURRENT_TRANSFORMS``).
+        transform_strategy: ``MULTI_RECORD`` or ``SINGLE_RECORD``
+            (``SAGEMAKER_BATCH_STRATEGY``).
+        transform_payload_mb: the job's own payload limit; 0: whole objects of any size
+            (``SAGEMAKER_MAX_PAYLOAD_IN_MB``).
+        execution_parameters: answer ``GET /execution-parameters``
+            (``BYOC_EXECUTION_PARAMETERS``).
         default_accept: answer type without an Accept (``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``).
         program: the handler's file name (``SAGEMAKER_PROGRAM``).
         submit_directory: where it is (``SAGEMAKER_SUBMIT_DIRECTORY``).
@@ -90,6 +110,13 @@ class Settings:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_streams: int = 64
     stream_timeout_s: float = 900.0
+    session_ttl_s: float = 1200.0
+    max_sessions: int = 1024
+    batch: bool = False
+    transform_concurrency: int | None = None
+    transform_strategy: str = "MULTI_RECORD"
+    transform_payload_mb: int | None = None
+    execution_parameters: bool = True
     default_accept: str = "application/json"
     program: str | None = None
     submit_directory: str | None = None
@@ -112,9 +139,11 @@ class Settings:
             SettingsError: with every bad variable, not only the first.
         """
         read = _Reader(environ)
+        payload_mb = read.optional_integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, 1 << 20)
         max_body_bytes = max(
-            read.integer("BYOC_MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES, 1, 1 << 40),
-            read.integer("SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, 0, 1 << 20) * MIB,
+            read.integer("BYOC_MAX_BODY_BYTES", DEFAULT_MAX_BODY_BYTES, 1, MOST_BODY_BYTES),
+            # A payload limit of 0 means whole objects, however large.
+            MOST_BODY_BYTES if payload_mb == 0 else (payload_mb or 0) * MIB,
         )
         port = read.integer("SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535)
         read.port_range("SAGEMAKER_SAFE_PORT_RANGE")
@@ -141,6 +170,20 @@ class Settings:
             max_body_bytes=max_body_bytes,
             max_streams=read.integer("BYOC_MAX_STREAMS", cls.max_streams, 1, 1 << 16),
             stream_timeout_s=float(read.integer("BYOC_STREAM_TIMEOUT_SECONDS", 900, 1, 86400)),
+            session_ttl_s=float(read.integer("BYOC_SESSION_TTL_SECONDS", 1200, 0, 1 << 30)),
+            max_sessions=read.integer("BYOC_MAX_SESSIONS", cls.max_sessions, 1, 1 << 20),
+            batch=read.flag("SAGEMAKER_BATCH"),
+            transform_concurrency=(
+                read.optional_integer("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, 1 << 16) or None
+            ),
+            transform_strategy=STRATEGIES[
+                read.choice("SAGEMAKER_BATCH_STRATEGY", tuple(STRATEGIES))
+            ],
+            transform_payload_mb=payload_mb,
+            execution_parameters=(
+                read.text("BYOC_EXECUTION_PARAMETERS") is None
+                or read.flag("BYOC_EXECUTION_PARAMETERS")
+            ),
             default_accept=(
                 read.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or cls.default_accept
             ),

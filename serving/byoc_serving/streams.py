@@ -145,6 +145,7 @@ class Generation:
                 else:
                     run_async(self._drive_async(stream), stream)
             self._open(stream, b"")
+            self.context.save()
             stream.end()
         except (StreamCancelledError, asyncio.CancelledError, asyncio.TimeoutError):
             log.debug("request %s: the client left its stream", self.identifier)

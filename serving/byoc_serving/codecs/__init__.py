@@ -30,6 +30,8 @@ ENCODERS: dict[str, Callable[[Any], bytes]] = {
 }
 INPUT_TYPES = tuple(DECODERS)
 OUTPUT_TYPES = tuple(ENCODERS)
+#: A record a line.
+LINE_TYPES = frozenset({"application/jsonlines", "text/csv"})
 #: Bodies that the toolkit hands to input_fn as str; the others stay bytes.
 TEXT_TYPES = frozenset({"application/json", "application/jsonlines", "text/csv"})
 
