@@ -22,9 +22,12 @@ demo_options = --data '$(DATA)' --engine '$(ENGINE)' --digits '$(DIGITS)' --outp
 	$(if $(HYPERPARAMETERS),--hyperparameters '$(HYPERPARAMETERS)')
 build_options = --lane '$(LANE)' $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
 
+bench_options = $(if $(PEERS),--peers '$(PEERS)') $(if $(SECONDS),--seconds '$(SECONDS)') \
+	$(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(QUICK),--quick)
+
 .PHONY: help
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/.installed ## Make the environment .venv with the commands train, serve and byoc
@@ -44,6 +47,10 @@ build: setup ## Build both images (LANE=cu128|cu130 BASE_IMAGE=)
 .PHONY: test
 test: setup ## Run the whole test suite (TESTS=path); container tests need a Docker engine
 	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: bench-serving
+bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1)
+	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.serving $(bench_options)
 
 .PHONY: lint
 lint: setup ## Check style, types, import rules and that the locks are fresh

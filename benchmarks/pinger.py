@@ -1,0 +1,47 @@
+"""Asks ``/ping`` many times a second from a process of its own; prints what it saw as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import sys
+import time
+
+from benchmarks.load import quantile
+
+
+def main() -> None:
+    """Arguments: port, seconds, pings a second."""
+    port, seconds, per_s = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    began = time.monotonic()
+    latencies: list[float] = []
+    bad = 0
+    connection: http.client.HTTPConnection | None = None
+    for number in range(int(seconds * per_s)):
+        due = began + number / per_s
+        time.sleep(max(0.0, due - time.monotonic()))
+        if time.monotonic() > began + seconds:
+            break
+        try:
+            connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/ping")
+            response = connection.getresponse()
+            response.read()
+            bad += response.status != 200
+        except (OSError, http.client.HTTPException):
+            bad += 1
+            if connection:
+                with contextlib.suppress(OSError):
+                    connection.close()
+            connection = None
+        # From when it was due: a ping that keeps the next one waiting is late twice.
+        latencies.append(time.monotonic() - due)
+    latencies.sort()
+    parts = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
+    figures = {name: round(1e3 * quantile(latencies, part), 2) for name, part in parts.items()}
+    print(json.dumps({"pings": len(latencies), "bad": bad, **figures}))
+
+
+if __name__ == "__main__":
+    main()
