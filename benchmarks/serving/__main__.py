@@ -112,7 +112,7 @@ def main() -> None:
     limits = None
     if not args.no_bounds:
         engine = {kind: bounds.engine_rate(sample, kind, plan) for kind in kinds}
-        limits = Bounds(engine, bounds.import_torch_s())
+        limits = Bounds(engine, bounds.import_torch_s(1 if args.quick else 3))
     print(table.render(rows, limits, about))
     verdicts = goals.judge(rows, limits)
     print("\nGoals, default settings:\n")
