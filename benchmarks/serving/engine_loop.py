@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byoc_serving.engine import Engine
+from byoc_serving.inline import Inline
 from byoc_serving.service import Service
 from byoc_serving.settings import Settings
 from byoc_serving.table import State, Table
 
 if TYPE_CHECKING:
-    from byoc_serving.service import Delivery
+    from byoc_serving.backend import Delivery
 
 
 class Loop:
@@ -65,7 +66,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     settings = Settings.from_environ(os.environ)
     table = Table(1)
-    service = Service(settings, table, 0, Engine(settings, Path(tempfile.mkdtemp())))
+    engine = Engine(settings, Path(tempfile.mkdtemp()))
+    service = Service(settings, table, 0, Inline(engine))
     bodies = [path.read_bytes() for path in sorted(Path(folder).glob("body-*"))]
     loop = Loop(service, bodies, content_type)
     loaded = threading.Event()
