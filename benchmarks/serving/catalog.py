@@ -99,7 +99,11 @@ _PEERS = (
         name="mms",
         command=("bash", "start.sh"),
         requirements=("multi-model-server==1.1.11", "sagemaker-inference==1.10.1", "setuptools<81"),
-        environ={"SAGEMAKER_BASE_DIR": "$work/ml", "TMPDIR": "$work"},
+        environ={
+            "SAGEMAKER_BASE_DIR": "$work/ml",
+            "PYTHONPATH": "$work/ml/model/code:$work",
+            "TMPDIR": "$work",
+        },
         needs=("java",),
         about="sagemaker-inference toolkit, workers = cores",
     ),
