@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 import flask
 from werkzeug.exceptions import HTTPException
 
-from byoc_serving import execution
+from byoc_serving import execution, health
 from byoc_serving.chunks import Chunks
+from byoc_serving.client import Client
+from byoc_serving.deadline import ABANDONED
 from byoc_serving.errors import (
+    BadBodyError,
     BodyTimeoutError,
     InternalError,
     MethodNotAllowedError,
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from byoc_serving.sessions import Sessions
 
 _CHUNK_BYTES = 1024 * 1024
+#: How often a waiting thread looks whether its client is still there.
+_WATCH_S = 1.0
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -78,7 +84,8 @@ def _translated(error: Exception) -> RequestError:
         if error.code == 404:
             return NotFoundError(no_route(request.path))
         if error.code == 405:
-            return MethodNotAllowedError(request.method, request.path, "GET, POST")
+            allowed = ", ".join(health.PING_METHODS) if request.path == "/ping" else "POST"
+            return MethodNotAllowedError(request.method, request.path, allowed)
         if error.code is not None and error.code < 500:
             translated = RequestError(error.description or error.name)
             translated.status = error.code
@@ -128,8 +135,28 @@ def _invocation(service: Service) -> Response:
     except BaseException:
         service.release(invocation)
         raise
-    response: Response = invocation.future.result()
-    return response
+    return _answer(invocation)
+
+
+def _answer(invocation: Invocation) -> Response:
+    """Wait for the answer, for as long as the client does.
+
+    gunicorn tells the socket; under another server the answer is waited for in any case.
+    """
+    connected = flask.request.environ.get("gunicorn.socket")
+    if connected is None:
+        response: Response = invocation.future.result()
+        return response
+    may_probe = flask.request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+    client = Client(connected.fileno(), may_probe=may_probe)
+    while True:
+        try:
+            response = invocation.future.result(_WATCH_S)
+        except FutureTimeoutError:  # noqa: PERF203 - once a second
+            if client.gone() and invocation.future.cancel():
+                return ABANDONED
+        else:
+            return response
 
 
 def _session(sessions: Sessions, invocation: Invocation) -> Response | None:
@@ -163,6 +190,8 @@ def _body(service: Service, invocation: Invocation) -> bytes:
             raise BodyTimeoutError(
                 f"the client sent {received} bytes and then stopped: {error}"
             ) from None
+        except Exception as error:  # noqa: BLE001 - each WSGI server has its own
+            raise BadBodyError(f"the body's transfer coding is malformed: {error}") from None
         if not chunk:
             break
         received += len(chunk)

@@ -69,7 +69,10 @@ class AsgiFront:
             # Rejecting a WebSocket before it is accepted closes it with 403.
             await send({"type": "websocket.close", "code": 1000})
             return
-        path = scope["path"]
+        path: str = scope["path"]
+        if path[:1] != "/" and "://" in path:
+            # absolute-form (RFC 9112 section 3.2.2), as proxies send it
+            path = scope["path"] = f"/{path.partition('://')[2].partition('/')[2]}"
         if path == "/invocations":
             response = await self._invocation(scope, receive)
             if response.stream is not None:
@@ -131,9 +134,7 @@ class AsgiFront:
         received = 0
         while True:
             if message["type"] == "http.disconnect":
-                raise BodyTimeoutError(
-                    f"the client sent {received} bytes and then stopped; send the whole body"
-                )
+                raise BodyTimeoutError("the client stopped sending within the body; send all of it")
             chunk = message.get("body", b"")
             received += len(chunk)
             self._service.grown(invocation, received)

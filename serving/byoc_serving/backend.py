@@ -12,6 +12,7 @@ started with, however the request ends. A handler that streams answers with a ``
 
 from __future__ import annotations
 
+from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Protocol
 
 from byoc_serving.exchange import Invocation, Response
@@ -79,6 +80,11 @@ def settle(pairs: Delivery) -> None:
     """Set each request's future, unless nobody waits any more."""
     for invocation, response in pairs:
         if not invocation.future.done():
-            invocation.future.set_result(response)
+            try:
+                invocation.future.set_result(response)
+            except InvalidStateError:
+                # Cancelled by its own thread between the two lines.
+                if response.stream is not None:
+                    response.stream.cancel()
         elif response.stream is not None:
             response.stream.cancel()

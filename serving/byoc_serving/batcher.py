@@ -83,7 +83,7 @@ class Batcher(Generic[T, R]):
         self,
         run: Callable[[list[T]], Sequence[R]],
         deliver: Callable[[list[tuple[T, R]]], None],
-        rescue: Callable[[T, Exception], R],
+        rescue: Callable[[T, BaseException], R],
         max_batch_items: int = 1,
     ) -> None:
         self._run = run
@@ -145,7 +145,7 @@ class Batcher(Generic[T, R]):
         try:
             results: Sequence[R] = self._run(batch)
             pairs = list(zip(batch, results, strict=True))
-        except Exception as error:  # noqa: BLE001 - every item gets an answer, whatever happened
+        except BaseException as error:  # noqa: BLE001 - every item gets an answer, and the thread lives
             pairs = [(item, self._rescue(item, error)) for item in batch]
         self.batches += 1
         self.items += len(batch)

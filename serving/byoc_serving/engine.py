@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import loader
 from byoc_serving.context import Context
+from byoc_serving.deadline import too_late
 from byoc_serving.decoding import answer_type, decode
 from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
+from byoc_serving.handler import EscapeError
 from byoc_serving.negotiation import choose, media_type
 from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
@@ -143,10 +145,17 @@ class Engine:
 
         with torch.inference_mode():
             if self.handler.transform_fn:
-                return [self._guarded("predict", self._transform, i) for i in invocations]
+                return [
+                    too_late(i) or self._guarded("predict", self._transform, i) for i in invocations
+                ]
             requests = [_Request(i, Context(self._loaded.properties, i)) for i in invocations]
             for request in requests:
-                self._read(request)
+                request.response = too_late(request.invocation)
+                if request.response is None:
+                    self._read(request)
+            for request in requests:
+                # Reading may have taken long; the forward is what nobody may wait for in vain.
+                request.response = request.response or too_late(request.invocation)
             self._predict([request for request in requests if request.response is None])
             return [request.response or self._write(request) for request in requests]
 
@@ -163,8 +172,11 @@ class Engine:
         fault = classify(stage, error, invocation, default_predict=default)
         return error_response(fault, invocation.request_id)
 
-    def rescue(self, invocation: Invocation, error: Exception) -> Response:
-        """The answer when the batch itself broke: a bug of ours."""
+    def rescue(self, invocation: Invocation, error: BaseException) -> Response:
+        """The answer when the batch itself broke: a bug of ours, or a model that exits."""
+        if not isinstance(error, Exception):
+            escape = EscapeError(f"the model ended with {type(error).__name__}")
+            error = escape.with_traceback(error.__traceback__)
         return self._failed("batch", invocation, error)
 
     def _read(self, request: _Request) -> None:

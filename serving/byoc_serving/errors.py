@@ -15,6 +15,7 @@
         ├── NotFoundError             404 no such path
         ├── MethodNotAllowedError     405 the path does not take this method
         ├── NotAcceptableError        406 the answer cannot be given in an accepted type
+        ├── RequestTimeoutError       408 the headers did not arrive
         ├── BodyTimeoutError          408 the body did not arrive
         ├── BodyTooLargeError         413 the body is over the limit
         ├── UnsupportedTypeError      415 the body's type is not understood
@@ -117,6 +118,13 @@ class NotAcceptableError(RequestError):
     code = "not_acceptable"
 
 
+class RequestTimeoutError(RequestError):
+    """The client stopped within the headers."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class BodyTimeoutError(RequestError):
     """The client stopped sending its body."""
 
@@ -174,3 +182,33 @@ class DeadlineError(RequestError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+#: Words for what the HTTP parser refuses.
+_PROTOCOL_CODES = {
+    400: "bad_request",
+    408: "request_timeout",
+    413: "body_too_large",
+    414: "uri_too_long",
+    417: "expectation_failed",
+    426: "upgrade_required",
+    431: "headers_too_large",
+    501: "not_implemented",
+}
+
+
+def protocol_error(
+    status: int, message: str, headers: tuple[tuple[str, str], ...] = ()
+) -> RequestError:
+    """What is wrong with a message that is no proper HTTP.
+
+    Args:
+        status: what the parser would answer; an unknown one is a bug, 500.
+        message: what the parser says.
+        headers: further headers of the answer.
+    """
+    if status not in _PROTOCOL_CODES:
+        return InternalError("the server failed; the log has the details", headers)
+    error = RequestError(f"malformed HTTP request: {message or 'not understood'}", headers)
+    error.status, error.code = status, _PROTOCOL_CODES[status]
+    return error

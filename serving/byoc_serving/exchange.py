@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Invocation:
         accept: the Accept header as sent, or "".
         body: the complete body.
         size_bytes: what admission counts for the body.
+        deadline: the second of the monotonic clock from which an answer is of no use.
         data: the decoded body once a codec has seen it.
         future: where the front waits for the Response.
         session_id: the session header as sent, or "".
@@ -59,6 +61,7 @@ class Invocation:
     custom_attributes: str = ""
     body: bytes = b""
     size_bytes: int = 0
+    deadline: float = math.inf
     data: Any = None
     future: Any = None
     session_id: str = ""

@@ -13,7 +13,7 @@ from byoc_serving.errors import (
     UnavailableError,
 )
 from byoc_serving.exchange import one_line
-from byoc_serving.handler import explain
+from byoc_serving.handler import EscapeError, explain
 from byoc_serving.torch_errors import is_device_error, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def classify(
         exc_info=error,
         extra={"request_id": identifier},
     )
-    return InternalError(
-        f"the handler failed in {stage}_fn with {type(error).__name__}; the log has the details "
-        "under this request_id"
-    )
+    escaped = isinstance(error, EscapeError)
+    what = error if escaped else f"the handler failed in {stage}_fn with {type(error).__name__}"
+    return InternalError(f"{what}; the log has the details under this request_id")
 
 
 def _is_torch_complaint(error: Exception) -> bool:

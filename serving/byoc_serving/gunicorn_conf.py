@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,10 @@ SPARE_THREADS = 16
 GRACEFUL_TIMEOUT_S = 25
 #: The platform's idle time is not documented; a client that waits 60 s must find us there.
 KEEPALIVE_S = 75
+#: Open connections of one worker.
+MAX_CONNECTIONS = 16384
+#: File descriptors for everything else: the handler's files, libraries, pipes.
+SPARE_DESCRIPTORS = 256
 
 
 def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]
         "workers": workers,
         "worker_class": f"byoc_serving.workers.{'AsgiWorker' if asgi else 'WsgiWorker'}",
         "threads": 1 if asgi else settings.queue_requests + SPARE_THREADS,
-        "worker_connections": 16384,
+        "worker_connections": connections_allowed(),
         "backlog": 2048,
         "keepalive": KEEPALIVE_S,
         # The model may take as long as the platform allows; a body may pause for 30 s.
@@ -41,12 +47,35 @@ def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]
         "graceful_timeout": GRACEFUL_TIMEOUT_S,
         "worker_tmp_dir": str(shm if in_memory else temporary),
         "control_socket_disable": True,
+        # Nobody in front of us is trusted to rewrite requests: X-Forwarded-* and SCRIPT_NAME are
+        # headers like any other.
+        "forwarded_allow_ips": "",
         "asgi_lifespan": "off",
+        # A client that is gone takes its request along at once.
+        "asgi_disconnect_grace_period": 0,
         "loglevel": "info",
         "accesslog": "-" if settings.access_log else None,
         "logger_class": "byoc_serving.gunicorn_log.GunicornLog",
         "proc_name": "byoc-serve",
     }
+
+
+def connections_allowed() -> int:
+    """Connections a worker may hold: as many as it has file descriptors for, to spare some."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(64, min(MAX_CONNECTIONS, soft - SPARE_DESCRIPTORS))
+
+
+def raise_descriptor_limit() -> None:
+    """As many file descriptors as the container allows: a shell's limit is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _bracketed(host: str) -> str:

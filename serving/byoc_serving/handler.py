@@ -45,6 +45,10 @@ ARGUMENTS: Mapping[str, int] = {
 _CONTEXT_NAMES = ("context", "ctx")
 
 
+class EscapeError(Exception):
+    """A function tried to end the process: SystemExit, KeyboardInterrupt or the like."""
+
+
 @dataclass(frozen=True)
 class Function:
     """One handler function; call it with its plain arguments and the context."""
@@ -57,14 +61,25 @@ class Function:
     is_generator: bool = False
 
     def __call__(self, context: Context, *arguments: Any) -> Any:
-        """Call the function as its signature asks for."""
-        if self.context_by == "position":
-            result = self.call(*arguments, context)
-        elif self.context_by:
-            result = self.call(*arguments, **{self.context_by: context})
-        else:
-            result = self.call(*arguments)
-        return asyncio.run(result) if self.is_async else result
+        """Call the function as its signature asks for.
+
+        Raises:
+            EscapeError: it raised something that is no Exception.
+        """
+        try:
+            if self.context_by == "position":
+                result = self.call(*arguments, context)
+            elif self.context_by:
+                result = self.call(*arguments, **{self.context_by: context})
+            else:
+                result = self.call(*arguments)
+            return asyncio.run(result) if self.is_async else result
+        except Exception:
+            raise
+        except BaseException as error:
+            # sys.exit(), or a panic of an extension in Rust: it ends this call, not the thread
+            # that owns the model.
+            raise EscapeError(f"{self.name} ended with {type(error).__name__}") from error
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Batcher
 from byoc_serving.errors import StartError
+from byoc_serving.faults import classify
 from byoc_serving.handler import explain
 from byoc_serving.turns import Costs, Turns
 
@@ -104,8 +105,12 @@ class Inline:
             RequestError: the body is bad, or its type or the accepted ones are not ours.
         """
         if self.engine.decodes_itself and len(invocation.body) <= DECODE_AT_ONCE_BYTES:
-            self.engine.accept(invocation)
-            self.engine.decode(invocation)
+            try:
+                self.engine.accept(invocation)
+                self.engine.decode(invocation)
+            except Exception as error:
+                # Whatever a codec raises is told like what it raises in the model thread.
+                raise classify("input", error, invocation, default_predict=True) from error
             if self._turns is not None and self.engine.answers_itself and invocation.data.ndim > 1:
                 share = self._costs.share(invocation.data)
                 if share <= 1:

@@ -58,10 +58,16 @@ def _serve(settings: Settings) -> int:
             f"{', '.join(missing)} not installed here; run serve in the inference image, or "
             "install sagemaker-byoc[serve]"
         )
-    from byoc_serving import isolated, logs, master  # noqa: PLC0415 - gunicorn is there now
+    from byoc_serving import (  # noqa: PLC0415 - gunicorn is there now
+        gunicorn_conf,
+        isolated,
+        logs,
+        master,
+    )
 
     logs.configure(settings)
     _check_port(settings)
+    gunicorn_conf.raise_descriptor_limit()
     machine = Machine.look(os.environ)
     try:
         workspace = Path(tempfile.mkdtemp(prefix="byoc-serve-"))

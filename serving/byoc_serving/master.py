@@ -17,6 +17,7 @@ from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
 from byoc_serving.gunicorn_conf import options
 from byoc_serving.inline import Inline
+from byoc_serving.patience import harden
 from byoc_serving.porter import Porter
 from byoc_serving.service import Service
 from byoc_serving.sessions import Sessions
@@ -128,6 +129,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def start(self) -> None:
         """Listen, then put somebody at the door before anything starts to load."""
         super().start()
+        for listener in self.LISTENERS:
+            harden(listener.sock)
         self.guard()
 
     def guard(self) -> None:

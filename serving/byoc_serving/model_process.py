@@ -176,7 +176,7 @@ class ModelProcess:
         invocations = [self._invocation(message) for _, message in batch]
         try:
             responses = self._engine.run(invocations)
-        except Exception as error:  # noqa: BLE001 - every item gets an answer, whatever happened
+        except BaseException as error:  # noqa: BLE001 - every item is answered, and the thread lives
             responses = [self._engine.rescue(invocation, error) for invocation in invocations]
         if self._engine.device_lost:
             # Nothing is answered: the fronts ask the replacement, one at a time.

@@ -8,6 +8,7 @@ import http.client
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.asgi import read_all, respond
+from byoc_serving.connection import Protocol
 from byoc_serving.errors import (
     MethodNotAllowedError,
     NotFoundError,
@@ -16,7 +17,7 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import Response, error_response, no_route, request_id
 from byoc_serving.health import PING_METHODS, diagnosis, ping
-from byoc_serving.workers import LoopWorker, Protocol
+from byoc_serving.workers import LoopWorker
 
 if TYPE_CHECKING:
     from byoc_serving.asgi import Message, Receive, Send

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ class Service:
         except FullError as error:
             raise UnavailableError(f"the server is full: {error}; try again", "full") from None
         invocation.size_bytes = size
+        invocation.deadline = time.monotonic() + self.settings.deadline_s
         return invocation
 
     def grown(self, invocation: Invocation, received_bytes: int) -> None:

@@ -24,6 +24,15 @@ STRATEGIES = {
     "multirecord": "MULTI_RECORD",
     "singlerecord": "SINGLE_RECORD",
 }
+#: API AsyncInferenceConfig: InvocationTimeoutSeconds is at most 3,600.
+MAX_WAIT_S = 3600.0
+#: Names of the deadline, the first that is set wins.
+_DEADLINES = (
+    "BYOC_DEADLINE_SECONDS",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT",
+    "SAGEMAKER_TS_RESPONSE_TIMEOUT",
+)
 FRONTS = ("asgi", "wsgi")
 #: The default first: what is measured to be faster and verified to be equal.
 OPTIMIZE = ("freeze", "off", "compile", "bf16")
@@ -87,6 +96,15 @@ class Settings:
         program: the handler's file name (``SAGEMAKER_PROGRAM``).
         submit_directory: where it is (``SAGEMAKER_SUBMIT_DIRECTORY``).
         handler: the image's own handler (``BYOC_HANDLER``).
+        deadline_s: a request that has waited as long is answered 504 and never reaches the model
+            (``BYOC_DEADLINE_SECONDS``, else ``SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS``, else
+            ``SAGEMAKER_MODEL_SERVER_TIMEOUT``, else ``SAGEMAKER_TS_RESPONSE_TIMEOUT``; all are
+            seconds, as in TorchServe: Multi Model Server took the second-last for minutes). By
+            default the longest that any of the platform's callers waits, an asynchronous one.
+        header_timeout_s: from a request's first byte to the end of its headers
+            (``BYOC_HEADER_TIMEOUT_SECONDS``).
+        body_timeout_s: the longest pause within a body; one that takes longer in all must come
+            with 1,000 bytes/s on average (``BYOC_BODY_TIMEOUT_SECONDS``).
         pip_timeout_s: time for installing code/requirements.txt (``BYOC_PIP_TIMEOUT_SECONDS``).
         log_format: ``text`` or ``json`` (``BYOC_LOG_FORMAT``).
         log_level: ``logging``'s number (``SAGEMAKER_CONTAINER_LOG_LEVEL``).
@@ -121,6 +139,9 @@ class Settings:
     program: str | None = None
     submit_directory: str | None = None
     handler: Path | None = None
+    deadline_s: float = MAX_WAIT_S
+    header_timeout_s: float = 20.0
+    body_timeout_s: float = 30.0
     pip_timeout_s: float = 300.0
     log_format: str = "text"
     log_level: int = logging.INFO
@@ -190,6 +211,9 @@ class Settings:
             program=read.text("SAGEMAKER_PROGRAM"),
             submit_directory=read.text("SAGEMAKER_SUBMIT_DIRECTORY"),
             handler=read.absolute_path("BYOC_HANDLER"),
+            deadline_s=read.first_seconds(_DEADLINES, MAX_WAIT_S),
+            header_timeout_s=read.first_seconds(("BYOC_HEADER_TIMEOUT_SECONDS",), 20.0),
+            body_timeout_s=read.first_seconds(("BYOC_BODY_TIMEOUT_SECONDS",), 30.0),
             pip_timeout_s=float(read.integer("BYOC_PIP_TIMEOUT_SECONDS", 300, 1, 3600)),
             log_format=read.choice("BYOC_LOG_FORMAT", LOG_FORMATS),
             log_level=read.log_level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
@@ -230,6 +254,23 @@ class _Reader:
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         value = self.optional_integer(name, least, most)
         return default if value is None else value
+
+    def first_seconds(self, names: tuple[str, ...], default: float) -> float:
+        """The first of several names for the same time; a fraction of a second is allowed."""
+        values: list[float] = []
+        for name in names:
+            text = self.text(name)
+            if text is None:
+                continue
+            try:
+                value = float(text)
+            except ValueError:
+                value = 0.0
+            if 0.001 <= value <= 86400:
+                values.append(value)
+            else:
+                self._bad(name, "seconds, from 0.001 to 86400")
+        return values[0] if values else default
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         text = (self.text(name) or choices[0]).lower()

@@ -10,13 +10,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
-from gunicorn.workers.gthread import ThreadWorker
 
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
+from byoc_serving.connection import Protocol, Sweeper
+from byoc_serving.gunicorn_conf import KEEPALIVE_S
+from byoc_serving.patience import Patience
 from byoc_serving.table import State
+from byoc_serving.threaded import PatientThreadWorker, announce_close
 
 if TYPE_CHECKING:
     from byoc_serving.service import Service
@@ -28,31 +30,6 @@ LINGER_S = 0.3
 #: How often a worker looks whether the master lives, or stops.
 TICK_S = 0.25
 LOAD_FAILED = 3
-
-
-class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
-    """A connection that its worker knows, so that a drain can close the idle ones."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
-        self.worker.connections.add(self)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
-        self.worker.connections.discard(self)
-        super().connection_lost(exc)
-
-    @property
-    def idle(self) -> bool:
-        """Between requests, with nothing of the next one received."""
-        parser = self._callback_parser
-        partial = bool(getattr(parser, "_buffer", b"")) if parser is not None else False
-        return bool(self._awaiting_request) and self._current_request is None and not partial
-
-    def close_idle(self) -> None:
-        """End the connection from this side."""
-        self._keepalive_timeout()
 
 
 class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
@@ -89,10 +66,16 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         self.handle_exit_signal()
 
     async def _tick(self) -> None:
-        """Heartbeat; and the ways to end without a signal."""
+        """Heartbeat; the ways to end without a signal; clients that take too long."""
+        sweeper = Sweeper(Patience.of(self.app.settings, KEEPALIVE_S))
+        swept = self.loop.time()
         while self.alive:
             self.notify()
             self.beat()
+            now = self.loop.time()
+            if now >= swept + sweeper.interval_s:
+                swept = now
+                sweeper.sweep(self.connections, now)
             if self.ppid != os.getppid() or self.table.stopping:
                 self.handle_exit_signal()
             await asyncio.sleep(TICK_S)
@@ -201,7 +184,7 @@ class AsgiWorker(LoopWorker):
         end(self.service, self._quick_shutdown)
 
 
-class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
+class WsgiWorker(PatientThreadWorker):
     """A worker of the WSGI front: Flask in threads, which only wait for the model thread."""
 
     service: Service
@@ -212,7 +195,7 @@ class WsgiWorker(ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
         from byoc_serving.app import create_app  # noqa: PLC0415 - the ASGI front delays it
 
         self.service = self.app.make_service(self)
-        self.wsgi = create_app(self.service).wsgi_app
+        self.wsgi = announce_close(create_app(self.service).wsgi_app)
         self._stopped = False
 
     def init_signals(self) -> None:

@@ -229,6 +229,26 @@ def server_class() -> type[Server]:
     return Server
 
 
+@pytest.fixture(scope="module")
+def module_server(
+    tmp_path_factory: pytest.TempPathFactory, serve_command: list[str]
+) -> Iterator[Callable[..., Server]]:
+    """Starts ready servers of a handler that the tests of one module share; ends them all."""
+    servers: list[Server] = []
+
+    def begin(handler: str, **environ: str) -> Server:
+        root = tmp_path_factory.mktemp("module-server")
+        (root / "model" / "code").mkdir(parents=True)
+        (root / "model" / "code" / "inference.py").write_text(textwrap.dedent(handler))
+        server = Server(root, environ, serve_command)
+        servers.append(server)
+        return server.wait_ready()
+
+    yield begin
+    for server in servers:
+        server.kill()
+
+
 @pytest.fixture(scope="session", params=["asgi", "wsgi"])
 def front(request: pytest.FixtureRequest) -> str:
     """Each of the two HTTP fronts."""
