@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import WebsocketMismatch
 
 from byoc_serving import execution, health
 from byoc_serving.chunks import Chunks
@@ -21,8 +22,10 @@ from byoc_serving.errors import (
     MethodNotAllowedError,
     NotFoundError,
     RequestError,
+    UpgradeRequiredError,
 )
 from byoc_serving.exchange import Response, error_response, no_route
+from byoc_serving.handler import BIDIRECTIONAL_PATH
 from byoc_serving.logs import log
 from byoc_serving.sessions import SessionBusyError
 
@@ -61,6 +64,13 @@ def create_app(service: Service) -> flask.Flask:
     )
 
     app.add_url_rule(
+        BIDIRECTIONAL_PATH,
+        "bidirectional",
+        lambda: _flask(service.refusal(_no_upgrade(service), _headers())),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+    app.add_url_rule(
         "/execution-parameters",
         "execution_parameters",
         lambda: _flask(_execution_parameters(service)),
@@ -69,6 +79,8 @@ def create_app(service: Service) -> flask.Flask:
     )
 
     def refused(error: Exception) -> flask.Response:
+        if isinstance(error, WebsocketMismatch):
+            error = _no_upgrade(service)
         return _flask(service.refusal(_translated(error), _headers()))
 
     app.register_error_handler(HTTPException, refused)
@@ -100,6 +112,21 @@ def _headers() -> list[tuple[bytes, bytes]]:
         for name, value in flask.request.headers.items()
         if value or name.lower() not in {"content-type", "content-length"}
     ]
+
+
+def _no_upgrade(service: Service) -> RequestError:
+    """Why an ordinary request gets nothing on a WebSocket's path."""
+    path = flask.request.path
+    if service.settings.front == "wsgi":
+        return NotFoundError(
+            f"no WebSocket on {path[:100]} with BYOC_FRONT=wsgi; unset it for the ASGI front"
+        )
+    if path not in service.backend.bidirectional_paths:
+        return NotFoundError(no_route(path))
+    return UpgradeRequiredError(
+        f"{path} is a WebSocket: send Upgrade: websocket with Connection: Upgrade",
+        (("Upgrade", "websocket"),),
+    )
 
 
 def _execution_parameters(service: Service) -> Response:

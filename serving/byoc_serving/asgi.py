@@ -20,6 +20,7 @@ from byoc_serving.errors import (
 from byoc_serving.exchange import error_response
 from byoc_serving.relay import call_soon, relay, start_message
 from byoc_serving.sessions import SessionBusyError
+from byoc_serving.websocket import WebSockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -46,6 +47,7 @@ class AsgiFront:
     def __init__(self, service: Service, bridge: Bridge) -> None:
         self._service = service
         self._bridge = bridge
+        self._websockets = WebSockets(service)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -54,6 +56,10 @@ class AsgiFront:
         self._thread = threading.get_ident()
         self._loop = loop = asyncio.get_running_loop()
         self._service.start(self._deliver, lambda: call_soon(loop, on_settled), loop)
+
+    def stop(self) -> None:
+        """The server begins to stop: what would last for ever is ended."""
+        self._websockets.stop()
 
     def _deliver(self, pairs: Delivery) -> None:
         assert self._loop is not None  # noqa: S101 - set before the thread starts
@@ -66,8 +72,7 @@ class AsgiFront:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            # Rejecting a WebSocket before it is accepted closes it with 403.
-            await send({"type": "websocket.close", "code": 1000})
+            await self._websockets(scope, receive, send)
             return
         path: str = scope["path"]
         if path[:1] != "/" and "://" in path:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from byoc_serving.conversation import Messages
+    from byoc_serving.streaming import Stream
+
 #: Finished requests; handed over a batch at a time, so that a front wakes up once for all.
 Delivery = list[tuple[Invocation, Response]]
 
@@ -70,6 +73,17 @@ class Backend(Protocol):
         Raises:
             RequestError: it is refused before it was queued: the body is bad, its type or the
                 accepted ones are not ours, or there is no room. There will be no delivery.
+        """
+
+    @property
+    def bidirectional_paths(self) -> tuple[str, ...]:
+        """Where WebSockets are taken; none where handler or backend have no use for them."""
+
+    def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
+        """Begin a bidirectional stream; the returned one carries messages (``conversation``).
+
+        Raises:
+            RequestError: not now.
         """
 
     def close(self, timeout_s: float) -> bool:

@@ -23,6 +23,7 @@ from byoc_serving.errors import (
     protocol_error,
 )
 from byoc_serving.exchange import error_response, request_id
+from byoc_serving.frames import Frames, valid_key
 from byoc_serving.patience import LINGER_S, Patience
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     """A connection that its worker knows, so that a drain can close the idle ones."""
 
     transport: Any
+    _callback_parser: Any
     _closed: bool
 
     def __init__(self, worker: Any) -> None:
@@ -77,6 +79,27 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         """The connection is gone."""
         self.worker.connections.discard(self)
         super().connection_lost(exc)
+
+    async def _handle_websocket(self, request: Any, sockname: Any, peername: Any) -> None:
+        """Take over the connection for a WebSocket."""
+        self._callback_parser = None
+        headers = {name.lower(): value.strip() for name, value in request.headers}
+        if headers.get("sec-websocket-version") != "13":
+            wanted = (("Sec-WebSocket-Version", "13"),)
+            self._send_error_response(426, "WebSocket version 13 is spoken here", wanted)
+            return
+        if not valid_key(headers.get("sec-websocket-key")):
+            self._send_error_response(400, "Sec-WebSocket-Key: expected 16 bytes in base64")
+            return
+        self._websocket = Frames(
+            self.transport,
+            self._build_websocket_scope(request, sockname, peername),
+            self.app,
+            self.log,
+            max_message_size=self.cfg.websocket_max_message_size,
+            drain=self._flow_control.drain if self._flow_control else None,
+        )
+        await self._websocket.run()
 
     @property
     def idle(self) -> bool:

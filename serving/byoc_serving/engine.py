@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import loader
 from byoc_serving.context import Context
+from byoc_serving.conversation import Conversation
 from byoc_serving.deadline import too_late
 from byoc_serving.decoding import answer_type, decode
 from byoc_serving.errors import BadBodyError, RequestError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from byoc_serving.conversation import Messages
     from byoc_serving.handler import Handler
     from byoc_serving.settings import Settings
+    from byoc_serving.streaming import Stream
 
 #: Rows in one forward pass of the default predict_fn.
 DEFAULT_BATCH_ROWS = 64
@@ -268,6 +271,23 @@ class Engine:
         if is_stream(result):
             return self._streamed(invocation, result, context, whole=True)
         return self._response(result, accept, context)
+
+    def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
+        """Begin a bidirectional stream; its chunks are messages (``conversation``).
+
+        Raises:
+            UnavailableError: there are as many streams as there may be.
+        """
+        function = self.handler.bidirectional_fn
+        assert function is not None  # noqa: S101 - it is what makes the path known
+        conversation = Conversation(
+            function,
+            self._loaded.model,
+            messages,
+            Context(self._loaded.properties, invocation),
+            lambda error: classify("bidirectional", error, invocation, default_predict=False),
+        )
+        return self.streams.start(conversation.run, endless=True)
 
     def _streamed(
         self, invocation: Invocation, items: Any, context: Context, *, whole: bool = False

@@ -19,6 +19,7 @@
         ├── BodyTimeoutError          408 the body did not arrive
         ├── BodyTooLargeError         413 the body is over the limit
         ├── UnsupportedTypeError      415 the body's type is not understood
+        ├── UpgradeRequiredError      426 the path is a WebSocket's
         ├── RefusedByModelError       422 the body is well formed, the model refuses it
         ├── InternalError             500 a bug, ours or the handler's
         ├── UnavailableError          503 loading, full or draining (Retry-After)
@@ -157,6 +158,13 @@ class RefusedByModelError(RequestError):
 
     status = 422
     code = "refused_by_model"
+
+
+class UpgradeRequiredError(RequestError):
+    """The path takes WebSockets only."""
+
+    status = 426
+    code = "upgrade_required"
 
 
 class InternalError(RequestError):

@@ -50,6 +50,7 @@ def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]
         # Nobody in front of us is trusted to rewrite requests: X-Forwarded-* and SCRIPT_NAME are
         # headers like any other.
         "forwarded_allow_ips": "",
+        "websocket_max_message_size": settings.websocket_message_bytes,
         "asgi_lifespan": "off",
         # A client that is gone takes its request along at once.
         "asgi_disconnect_grace_period": 0,

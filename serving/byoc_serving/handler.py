@@ -7,6 +7,10 @@ of the last three; each may take a further argument, the context. A function get
 - by name, when a parameter is called ``context`` or ``ctx``, or
 - by position, when it requires exactly one argument more than the plain call has.
 
+``bidirectional_fn(messages, model)`` talks over a WebSocket: a generator, asynchronous or not, that
+reads messages (str or bytes) from the iterator ``messages``, which is an asynchronous one too, and
+yields messages. It is called on the contract's path, or on those in ``BIDIRECTIONAL_PATHS``.
+
 A further parameter with a default, such as ``model_fn(model_dir, device="cpu")``, keeps its
 default (the toolkit would put the context there). ``async def`` functions are run to their end.
 """
@@ -41,7 +45,10 @@ ARGUMENTS: Mapping[str, int] = {
     "transform_fn": 4,
     "pre_model_fn": 1,
     "model_warmup_fn": 2,
+    "bidirectional_fn": 2,
 }
+#: The platform's path unless the caller names another one (contract, section 12).
+BIDIRECTIONAL_PATH = "/invocations-bidirectional-stream"
 _CONTEXT_NAMES = ("context", "ctx")
 
 
@@ -94,6 +101,9 @@ class Handler:
     transform_fn: Function | None = None
     pre_model_fn: Function | None = None
     model_warmup_fn: Function | None = None
+    bidirectional_fn: Function | None = None
+    #: Where WebSockets are taken; ``BIDIRECTIONAL_PATHS`` in the handler's module.
+    bidirectional_paths: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, source: Source) -> Handler:
@@ -121,7 +131,23 @@ class Handler:
                 f"{source.module} defines transform_fn together with {', '.join(clash)}; "
                 "transform_fn replaces all three: remove it, or remove the others"
             )
-        return cls(source.origin, **functions)
+        return cls(
+            source.origin, **functions, bidirectional_paths=_paths(module, functions, source.module)
+        )
+
+
+def _paths(module: ModuleType, functions: Mapping[str, Function], path: Path) -> tuple[str, ...]:
+    """The paths of bidirectional_fn; none without it."""
+    if "bidirectional_fn" not in functions:
+        return ()
+    paths = getattr(module, "BIDIRECTIONAL_PATHS", (BIDIRECTIONAL_PATH,))
+    if isinstance(paths, (list, tuple)) and all(
+        isinstance(text, str) and text.startswith("/") for text in paths
+    ):
+        return tuple(paths)
+    raise HandlerError(
+        f"{path.name}: BIDIRECTIONAL_PATHS is {paths!r}; expected a list of paths that start with /"
+    )
 
 
 def _import(path: Path) -> ModuleType:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from byoc_serving.conversation import Messages
     from byoc_serving.engine import Engine
     from byoc_serving.exchange import Invocation, Response
+    from byoc_serving.streaming import Stream
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +143,15 @@ class Inline:
         if self._turns is not None and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and so are the requests
                 self._loop.call_soon_threadsafe(self._turns.resume)
+
+    @property
+    def bidirectional_paths(self) -> tuple[str, ...]:
+        """Where the handler takes WebSockets."""
+        return self.engine.handler.bidirectional_paths
+
+    def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
+        """Begin a bidirectional stream."""
+        return self.engine.converse(invocation, messages)
 
     def close(self, timeout_s: float) -> bool:
         """Answer what is queued, then end the model thread; True when it has ended.

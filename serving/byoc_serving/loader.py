@@ -177,7 +177,7 @@ def _settle(model: Any, handler: Handler, device: str) -> None:
         raise HandlerError(f"{handler.origin}: model_fn returned None; return the model")
     if handler.predict_fn or handler.transform_fn:
         return
-    if not callable(model):
+    if not callable(model) and handler.bidirectional_fn is None:
         raise HandlerError(
             f"{handler.origin}: model_fn returned a {type(model).__name__}, which cannot be "
             "called; return a module, or write a predict_fn"

@@ -19,7 +19,13 @@ from byoc_serving import drivers, wire
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.decoding import answer_type, decode
 from byoc_serving.encoding import encoded, prepare
-from byoc_serving.errors import DeadlineError, InternalError, RequestError, UnavailableError
+from byoc_serving.errors import (
+    DeadlineError,
+    InternalError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
 from byoc_serving.negotiation import media_type
@@ -31,8 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from byoc_serving.arena import Arena
+    from byoc_serving.conversation import Messages
     from byoc_serving.running import Running
     from byoc_serving.settings import Settings
+    from byoc_serving.streaming import Stream
 
 log = logging.getLogger("byoc_serving")
 
@@ -123,6 +131,20 @@ class Remote:
         self.settled.set()
         if on_settled is not None:
             on_settled()
+
+    @property
+    def bidirectional_paths(self) -> tuple[str, ...]:
+        """None: WebSockets need the inline topology."""
+        return ()
+
+    def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
+        """Never called, as there are no paths.
+
+        Raises:
+            NotFoundError: always.
+        """
+        _ = invocation, messages
+        raise NotFoundError("WebSockets need BYOC_TOPOLOGY=inline")
 
     def close(self, timeout_s: float) -> bool:
         """End the connections; the fronts have answered everything before."""

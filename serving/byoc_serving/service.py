@@ -13,6 +13,7 @@ from byoc_serving.errors import (
     BadBodyError,
     BodyTooLargeError,
     MethodNotAllowedError,
+    NotFoundError,
     RequestError,
     UnavailableError,
 )
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from byoc_serving.backend import Backend
+    from byoc_serving.conversation import Messages
     from byoc_serving.sessions import Sessions
     from byoc_serving.settings import Settings
+    from byoc_serving.streaming import Stream
     from byoc_serving.table import State, Table
 
 
@@ -161,6 +164,35 @@ class Service:
                 f"{invocation.length}"
             )
         self.backend.submit(invocation)
+
+    def converse(
+        self, path: str, headers: Sequence[tuple[bytes, bytes]], messages: Messages
+    ) -> Stream[Response]:
+        """Begin a bidirectional stream on a path.
+
+        Args:
+            path: where the client asks for it.
+            headers: of the handshake.
+            messages: gets what the client sends.
+
+        Raises:
+            NotFoundError: the handler takes none there.
+            UnavailableError: loading, or full.
+        """
+        if self.ready and path not in self.backend.bidirectional_paths:
+            paths = ", ".join(self.backend.bidirectional_paths)
+            raise NotFoundError(
+                f"no WebSocket on {path[:100]}; "
+                + (f"there is {paths}" if paths else "this handler has no bidirectional_fn")
+            )
+        invocation = self.admit(headers)
+        try:
+            stream = self.backend.converse(invocation, messages)
+        except BaseException:
+            self.release(invocation)
+            raise
+        stream.on_done(partial(self._leave, invocation, 200))
+        return stream
 
     def _delivered(self, pairs: Delivery) -> None:
         for invocation, response in pairs:

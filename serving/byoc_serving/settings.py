@@ -80,6 +80,8 @@ class Settings:
             (``BYOC_MAX_STREAMS``).
         stream_timeout_s: how long one may last; the platform's own limit is 8 minutes
             (``BYOC_STREAM_TIMEOUT_SECONDS``).
+        websocket_message_bytes: one message of a client
+            (``BYOC_WEBSOCKET_MESSAGE_BYTES``).
         session_ttl_s: a stateful session ends so long after its opening; 0 leaves sessions to the
             handler (``BYOC_SESSION_TTL_SECONDS``).
         max_sessions: sessions at once (``BYOC_MAX_SESSIONS``).
@@ -128,6 +130,7 @@ class Settings:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_streams: int = 64
     stream_timeout_s: float = 900.0
+    websocket_message_bytes: int = 16 * MIB
     session_ttl_s: float = 1200.0
     max_sessions: int = 1024
     batch: bool = False
@@ -191,6 +194,9 @@ class Settings:
             max_body_bytes=max_body_bytes,
             max_streams=read.integer("BYOC_MAX_STREAMS", cls.max_streams, 1, 1 << 16),
             stream_timeout_s=float(read.integer("BYOC_STREAM_TIMEOUT_SECONDS", 900, 1, 86400)),
+            websocket_message_bytes=read.integer(
+                "BYOC_WEBSOCKET_MESSAGE_BYTES", 16 * MIB, 125, 1 << 31
+            ),
             session_ttl_s=float(read.integer("BYOC_SESSION_TTL_SECONDS", 1200, 0, 1 << 30)),
             max_sessions=read.integer("BYOC_MAX_SESSIONS", cls.max_sessions, 1, 1 << 20),
             batch=read.flag("SAGEMAKER_BATCH"),

@@ -59,16 +59,19 @@ class Streams:
         with self._lock:
             return len(self._running)
 
-    def start(self, run: Callable[[Stream[Response]], None]) -> Stream[Response]:
+    def start(
+        self, run: Callable[[Stream[Response]], None], *, endless: bool = False
+    ) -> Stream[Response]:
         """Run a producer in a thread of its own.
 
         Args:
             run: produces the response; whatever way it ends, the stream ends with it.
+            endless: it may last as long as both sides like.
 
         Raises:
             UnavailableError: there are as many streams as there may be.
         """
-        stream: Stream[Response] = Stream(self._timeout_s)
+        stream: Stream[Response] = Stream(None if endless else self._timeout_s)
 
         def work() -> None:
             try:
@@ -140,10 +143,7 @@ class Generation:
 
         try:
             with torch.inference_mode():
-                if hasattr(type(self.items), "__next__"):
-                    self._drive(stream)
-                else:
-                    run_async(self._drive_async(stream), stream)
+                produce(self.items, lambda item: self._chunk(stream, item), stream)
             self._open(stream, b"")
             self.context.save()
             stream.end()
@@ -152,36 +152,6 @@ class Generation:
             stream.fail()
         except Exception as error:  # noqa: BLE001 - any failure is this request's own
             self._break_off(stream, error)
-
-    def _drive(self, stream: Stream[Response]) -> None:
-        try:
-            for item in self.items:
-                chunk = self._chunk(stream, item)
-                if chunk:
-                    stream.write(chunk)
-                elif stream.cancelled:
-                    raise StreamCancelledError
-        finally:
-            close = getattr(self.items, "close", None)
-            if close is not None:
-                close()
-
-    async def _drive_async(self, stream: Stream[Response]) -> None:
-        drained = drained_event(stream)
-        iterator = self.items.__aiter__()
-        try:
-            async for item in iterator:
-                chunk = self._chunk(stream, item)
-                while stream.full:
-                    drained.clear()
-                    if stream.full:
-                        await asyncio.wait_for(drained.wait(), stream.left_s())
-                if chunk:
-                    stream.feed(chunk)
-        finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
 
     def _chunk(self, stream: Stream[Response], item: Any) -> bytes:
         if stream.late:
@@ -227,11 +197,64 @@ class Generation:
         stream.fail()
 
 
+def produce(items: Any, chunk_of: Callable[[Any], bytes], stream: Stream[Response]) -> None:
+    """Run a handler's iterator, asynchronous or not, to its end, and close it, whatever way.
+
+    Args:
+        items: what the handler's function returned.
+        chunk_of: an item's bytes; an empty chunk is not sent.
+        stream: gets the chunks; cancelling it stops the iterator at its next item, an
+            asynchronous one where it waits.
+
+    Raises:
+        StreamCancelledError, asyncio.CancelledError: the stream was cancelled.
+        Exception: whatever the iterator raises.
+    """
+    if hasattr(type(items), "__next__"):
+        _produce(items, chunk_of, stream)
+    else:
+        run_async(_produce_async(items, chunk_of, stream), stream)
+
+
+def _produce(items: Any, chunk_of: Callable[[Any], bytes], stream: Stream[Response]) -> None:
+    try:
+        for item in items:
+            chunk = chunk_of(item)
+            if chunk:
+                stream.write(chunk)
+            elif stream.cancelled:
+                raise StreamCancelledError
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+async def _produce_async(
+    items: Any, chunk_of: Callable[[Any], bytes], stream: Stream[Response]
+) -> None:
+    drained = drained_event(stream)
+    iterator = items.__aiter__()
+    try:
+        async for item in iterator:
+            chunk = chunk_of(item)
+            while stream.full:
+                drained.clear()
+                if stream.full:
+                    await asyncio.wait_for(drained.wait(), stream.left_s())
+            if chunk:
+                stream.feed(chunk)
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+
 def drained_event(stream: Stream[Response]) -> asyncio.Event:
     """An event of the running loop that is set whenever the stream's consumer has made room."""
     loop = asyncio.get_running_loop()
     drained = asyncio.Event()
-    stream.on_drain(lambda: _soon(loop, drained.set))
+    stream.on_drain(lambda: soon(loop, drained.set))
     return drained
 
 
@@ -246,13 +269,14 @@ def run_async(main: Coroutine[Any, Any, None], stream: Stream[Response]) -> None
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs has one
         loop = asyncio.get_running_loop()
-        stream.on_cancel(lambda: _soon(loop, task.cancel))
+        stream.on_cancel(lambda: soon(loop, task.cancel))
         await main
 
     asyncio.run(cancellable())
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have a loop call something, from any thread; nothing happens where it has ended."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:

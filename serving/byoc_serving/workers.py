@@ -176,6 +176,7 @@ class AsgiWorker(LoopWorker):
             warming.cancel()
         self.service.enter(State.DRAINING, self.pid)
         ticking.cancel()
+        self.front.stop()
         await self.drain()
 
     def run(self) -> None:

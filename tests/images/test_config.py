@@ -60,13 +60,16 @@ def test_no_driver_library_is_in_the_image(docker: Docker, image: str) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.contract(68, 100)
+@pytest.mark.contract(68, 90, 100)
 def test_inference_image_claims_the_capabilities_that_it_has(
     config: dict[str, Any], built_image: BuiltImage
 ) -> None:
     prefix = "com.amazonaws.sagemaker.capabilities."
     claimed = {k: v for k, v in config["Config"]["Labels"].items() if k.startswith(prefix)}
-    expected = {f"{prefix}accept-bind-to-port": "true"}
+    expected = {
+        f"{prefix}accept-bind-to-port": "true",
+        f"{prefix}bidirectional-streaming": "true",
+    }
     assert claimed == (expected if built_image.kind == "inference" else {})
 
 
