@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.load import Target, allow_many_connections, render
 from benchmarks.serving import catalog, model
 from benchmarks.serving.environments import binaries
+from benchmarks.serving.processes import end_on_sigterm
 from benchmarks.serving.trial import Plan, Running
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def subject(args: argparse.Namespace) -> Subject:
 
 def run(main: Coroutine[Any, Any, dict[str, Any]], args: argparse.Namespace, name: str) -> None:
     """Run a program, write its figures, print its summary line; exit 1 when a goal is missed."""
+    end_on_sigterm()
     try:
         import uvloop  # noqa: PLC0415 - quicker where it is there
     except ImportError:

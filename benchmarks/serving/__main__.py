@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.serving import bounds, catalog, goals, machine, model, table
 from benchmarks.serving.environments import UnavailableError, binaries
+from benchmarks.serving.processes import end_on_sigterm
 from benchmarks.serving.results import Bounds, Row
 from benchmarks.serving.trial import Plan, TrialError, measure
 
@@ -96,6 +97,7 @@ def run(rows: list[Row], plan: Plan, rounds: int, sample: model.Sample) -> None:
 def main() -> None:
     """Measure, print, write."""
     args = arguments()
+    end_on_sigterm()
     cache = args.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     about = machine.describe()

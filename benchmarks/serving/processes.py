@@ -8,15 +8,27 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
 TICKS = os.sysconf("SC_CLK_TCK")
 STOP_S = 15.0
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind this program, so that the servers that it started end with it."""
+    signal.signal(signal.SIGTERM, _unwind)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    _ = frame
+    sys.exit(128 + number)
 
 
 def free_ports(count: int) -> list[int]:

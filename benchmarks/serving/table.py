@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
     from benchmarks.serving.results import Bounds, Row
 
+#: The system's own share; beyond it the figures are disturbed.
+QUIET_CORES = 0.15
 _HEAD = (
     "server",
     "JSON c32 req/s (median)",
@@ -33,7 +36,7 @@ def render(rows: Sequence[Row], bounds: Bounds | None, about: Mapping[str, str])
     lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", _row(_HEAD), _row(["---", *["---:"] * (len(_HEAD) - 1)])]
     lines += [_row(_cells(row, ours)) for row in measured]
-    lines += [""]
+    lines += ["", *_disturbed(measured)]
     if bounds:
         rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in bounds.engine.items())
         lines += [
@@ -44,6 +47,20 @@ def render(rows: Sequence[Row], bounds: Bounds | None, about: Mapping[str, str])
     lines += ["", "How each is set up:", ""]
     lines += [f"- {row.peer.name}: {row.peer.about}" for row in measured]
     return "\n".join(lines)
+
+
+def _disturbed(rows: Sequence[Row]) -> list[str]:
+    """A warning when other programs took part of the machine."""
+    others = [
+        load.get("other_cores", 0.0)
+        for row in rows
+        for figures in row.rounds
+        for load in figures.loads.values()
+    ]
+    if not others or statistics.median(others) < QUIET_CORES:
+        return []
+    used = f"other programs used {statistics.median(others):.2f} cores (median of all loads)"
+    return [f"**Not a quiet machine: {used}. These figures say nothing; repeat the run.**", ""]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import shutil
 import string
 import time
@@ -86,6 +87,7 @@ class Running:
         free, *others = free_ports(3)
         self.port = port or free
         folder = peer.name if port is None else f"{peer.name}-{port}"
+        self._workers = plan.workers
         self.work = (plan.cache / "run" / folder).resolve()
         names = {
             "bin": str(binaries.absolute()),
@@ -129,9 +131,11 @@ class Running:
             BENCH_WORKERS=names["workers"],
         )
         if self.peer.ours:
-            # Our own defaults are what is measured; only a checkout without installation differs.
+            # Our own defaults are what is measured, unless the run asks for other workers.
             environ["SAGEMAKER_BIND_TO_PORT"] = names["port"]
             environ["PYTHONPATH"] = f"{model.ROOT}:{model.ROOT / 'serving'}"
+            if self._workers != len(os.sched_getaffinity(0)):
+                environ["SAGEMAKER_MODEL_SERVER_WORKERS"] = names["workers"]
         else:
             environ["OMP_NUM_THREADS"] = environ["MKL_NUM_THREADS"] = "1"
             environ["PYTHONPATH"] = str(self.work)
@@ -235,11 +239,21 @@ def measure(peer: Peer, binaries: Path, sample: model.Sample, plan: Plan) -> Fig
 
 def _timed(running: Running, kind: str, connections: int, plan: Plan) -> dict[str, Any]:
     cores, cpu, began = busy_s(), running.processes.cpu_s(), time.monotonic()
+    client = _children_s()
     load = running.load(kind, connections, plan.seconds)
     wall = time.monotonic() - began
     busy = [(after - before) / wall for before, after in zip(cores, busy_s(), strict=True)]
+    server = (running.processes.cpu_s() - cpu) / wall
     return {
         **asdict(load),
-        "server_cores": (running.processes.cpu_s() - cpu) / wall,
+        "server_cores": server,
         "least_busy_core": min(busy),
+        # Whatever else ran on the machine: with much of it, no figure means anything.
+        "other_cores": max(0.0, sum(busy) - server - (_children_s() - client) / wall),
     }
+
+
+def _children_s() -> float:
+    """CPU seconds of the programs that this one has waited for: wrk."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

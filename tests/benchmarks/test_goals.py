@@ -7,7 +7,7 @@ from benchmarks.serving.results import Bounds, Row
 from benchmarks.serving.trial import Figures
 
 
-def row(name: str, rate: float, p99_ms: float = 10.0) -> Row:
+def row(name: str, rate: float, p99_ms: float = 10.0, others: float = 0.0) -> Row:
     load = {
         "rate": rate,
         "p50_ms": 0.5,
@@ -15,6 +15,7 @@ def row(name: str, rate: float, p99_ms: float = 10.0) -> Row:
         "errors": 0,
         "server_cores": 1.5,
         "least_busy_core": 0.9,
+        "other_cores": others,
     }
     figures = Figures(start_s=2.0, loads={"json-32": load, "json-1": load}, pss_mib=500.0)
     return Row(catalog.PEERS[name], [figures])
@@ -52,3 +53,10 @@ def test_the_best_and_the_median_round_are_kept_apart() -> None:
     both.rounds += row("byoc", 2000).rounds
     assert both.rate("json-32") == 3000
     assert both.median("json-32") == 2500
+
+
+def test_a_machine_that_was_busy_otherwise_is_named_in_the_table() -> None:
+    quiet = table.render([row("byoc", 3000)], None, {})
+    busy = table.render([row("byoc", 300, others=1.4)], None, {})
+    assert "Not a quiet machine" not in quiet
+    assert "other programs used 1.40 cores" in busy
