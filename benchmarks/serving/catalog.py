@@ -171,6 +171,9 @@ _PEERS = (
         route="/v2/models/digits/infer",
         batches=True,
         protocol="triton",
+        # Triton's Python stub is older than some standard libraries, which its shared-memory
+        # store trips over; this is PyTriton's own way round it.
+        environ={"PYTRITON_NO_TENSORSTORE": "1"},
         about="instances = cores, dynamic batcher 16, 0.5 ms; npy column: its binary tensors",
     ),
     Peer(
