@@ -70,6 +70,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         """A client has connected."""
         connections = self.worker.connections
         connections.add(self)
+        self.worker.acceptor.changed()
         super().connection_made(transport)
         if len(connections) > self.worker.cfg.worker_connections:
             self._safe_write(wire(UnavailableError("too many connections are open", "full")))
@@ -78,6 +79,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self.worker.connections.discard(self)
+        self.worker.acceptor.changed()
         super().connection_lost(exc)
 
     async def _handle_websocket(self, request: Any, sockname: Any, peername: Any) -> None:

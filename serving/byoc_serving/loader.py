@@ -14,6 +14,7 @@ from byoc_serving import models
 from byoc_serving.context import Context
 from byoc_serving.errors import DependencyError, HandlerError, ModelError, StartError
 from byoc_serving.handler import Handler, explain
+from byoc_serving.preload import thread_variables
 from byoc_serving.requirements import satisfy
 from byoc_serving.source import Source, describe, locate
 
@@ -106,8 +107,7 @@ def _import_torch(gpu: str | None, threads: int | None) -> str:
         # More threads than the worker's own core slow a forward down several times.
         threads = 1
     if threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(threads)
+        thread_variables(threads)
     try:
         import numpy as np  # noqa: PLC0415 - found missing here rather than mid-request
         import torch  # noqa: PLC0415 - only here, never in the master

@@ -13,12 +13,14 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from byoc_serving.acceptor import Doors
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
 from byoc_serving.gunicorn_conf import options
 from byoc_serving.inline import Inline
 from byoc_serving.patience import harden
 from byoc_serving.porter import Porter
+from byoc_serving.preload import preload
 from byoc_serving.service import Service
 from byoc_serving.sessions import Sessions
 from byoc_serving.table import State, Table
@@ -60,6 +62,7 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         self.workers = workers
         self.workspace = workspace
         self.table = Table(rows or workers)
+        self.doors = Doors(workers)
         super().__init__()
 
     def load_config(self) -> None:
@@ -136,6 +139,14 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def guard(self) -> None:
         """The porter answers until a worker can."""
         self._spawn_porter()
+        self._preload()
+
+    def _preload(self) -> None:
+        """Import torch for all workers, while the porter tells what is going on."""
+        self.table.enter(0, State.LOADING, 0)
+        self.table.phase(0, "importing torch")
+        preload(self.app.settings, self.app.machine)
+        self.table.enter(0, State.EMPTY, 0)
 
     def _spawn_porter(self) -> None:
         porter = Porter(0, self.pid, self.LISTENERS, self.app, 0, self.cfg, self.log)

@@ -87,9 +87,9 @@ class Porter(LoopWorker):
         ticking = asyncio.create_task(self._tick())
         while self.alive:
             wanted = self.table.ready_count == 0
-            if wanted and not self.servers:
+            if wanted and not self.acceptor.listening:
                 self.table.porter_listens = True
-                await self.listen(self.protocol_class)
+                self.listen()
             elif not wanted:
                 self.unlisten()
                 self.table.porter_listens = False

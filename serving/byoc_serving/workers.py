@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gasgi import ASGIWorker
 
+from byoc_serving.acceptor import Acceptor
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
 from byoc_serving.connection import Protocol, Sweeper
@@ -40,6 +41,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Protocol] = set()
+        self.acceptor: Acceptor
         self._stop: asyncio.Event | None = None
 
     alive: bool
@@ -52,6 +54,14 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
     def init_signals(self) -> None:
         """SIGINT reaches the whole terminal's group; it means the same as SIGTERM here."""
         super().init_signals()
+        self.acceptor = Acceptor(
+            self.loop,
+            [listener.sock for listener in self.sockets],
+            lambda: self.protocol_class(self),
+            self.app.doors,
+            self.age,
+            lambda: len(self.connections),
+        )
         self.loop.add_signal_handler(signal.SIGINT, self.handle_exit_signal)
 
     def handle_exit_signal(self) -> None:
@@ -83,45 +93,20 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
     def beat(self) -> None:
         """Tell the others that the loop runs."""
 
-    async def listen(self, protocol: type[Protocol]) -> None:
+    def listen(self) -> None:
         """Accept connections from now on."""
-        for listener in self.sockets:
-            # The server closes the socket that it is given; the original is needed again.
-            self.servers.append(
-                await self.loop.create_server(
-                    lambda: protocol(self), sock=listener.sock.dup(), backlog=self.cfg.backlog
-                )
-            )
+        self.acceptor.start()
 
     def unlisten(self) -> None:
         """Accept no more connections; those that are open stay."""
-        for server in self.servers:
-            server.close()
-        self.servers.clear()
-
-    async def accept_waiting(self) -> None:
-        """Take the connections that the kernel has made and nobody has accepted yet.
-
-        Closing the listening socket would reset them, with a request inside perhaps.
-        """
-        for listener in self.sockets:
-            while True:
-                try:
-                    connection, _ = listener.sock.accept()
-                except OSError:
-                    # Nothing waits, or the client has left again.
-                    break
-                connection.settimeout(0)
-                await self.loop.connect_accepted_socket(
-                    lambda: self.protocol_class(self), connection
-                )
+        self.acceptor.stop()
 
     async def drain(self) -> None:
         """Refuse new connections, answer what runs, close the rest."""
-        listened = bool(self.servers)
+        listened = self.acceptor.listening
         self.unlisten()
         if listened:
-            await self.accept_waiting()
+            await self.acceptor.accept_waiting()
         for listener in self.sockets:
             listener.close()
         if self._quick_shutdown:
@@ -169,7 +154,7 @@ class AsgiWorker(LoopWorker):
         if self.service.failure is not None:
             give_up(self.service)
         if not stop.is_set():
-            await self.listen(self.protocol_class)
+            self.listen()
             now_ready(self.app, self.service)
             warming = asyncio.create_task(self.bridge.warm())
             await stop.wait()

@@ -147,6 +147,11 @@ class Server:
         """Processes that have torch mapped: those that hold a model."""
         return [pid for pid in children(self.process.pid) if "libtorch" in maps(pid)]
 
+    @staticmethod
+    def maps_torch(pid: int) -> bool:
+        """Whether a process has torch in its memory."""
+        return "libtorch" in maps(pid)
+
     def kill(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
