@@ -16,6 +16,7 @@ OUTPUT ?= demo-output
 LANE ?= cu128
 BASE_IMAGE ?=
 TESTS ?= tests
+EXAMPLES ?= 20000
 
 demo_options = --data '$(DATA)' --engine '$(ENGINE)' --digits '$(DIGITS)' --output '$(OUTPUT)' \
 	$(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
@@ -51,6 +52,10 @@ test: setup ## Run the whole test suite (TESTS=path); container tests need a Doc
 .PHONY: bench-serving
 bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.serving $(bench_options)
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz the codecs and the negotiation for longer (EXAMPLES=)
+	@FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/serving/test_fuzz_codecs.py
 
 .PHONY: lint
 lint: setup ## Check style, types, import rules and that the locks are fresh

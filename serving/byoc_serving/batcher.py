@@ -37,8 +37,13 @@ class Admission:
         self.bytes = 0
         self._lock = threading.Lock()
 
-    def enter(self, size_bytes: int) -> None:
+    def enter(self, size_bytes: int, reserved_bytes: int | None = None) -> None:
         """Let an item in.
+
+        Args:
+            size_bytes: what it says of its size.
+            reserved_bytes: what of that is counted now, the rest as it comes (``grow``); None:
+                all. A client that promises much and sends little must not shut out the others.
 
         Raises:
             FullError: there is no room for it.
@@ -49,7 +54,7 @@ class Admission:
             if self.items and self.bytes + size_bytes > self.max_bytes:
                 raise FullError(f"the waiting requests hold {self.bytes} bytes")
             self.items += 1
-            self.bytes += size_bytes
+            self.bytes += size_bytes if reserved_bytes is None else reserved_bytes
 
     def grow(self, more_bytes: int) -> None:
         """An item inside turned out larger.

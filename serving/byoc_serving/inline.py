@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Batcher
+from byoc_serving.decoding import worth_doing_here
 from byoc_serving.errors import StartError
 from byoc_serving.faults import classify
 from byoc_serving.handler import explain
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from byoc_serving.streaming import Stream
 
 log = logging.getLogger(__name__)
-
-#: Bodies that are decoded where they are received; longer ones would hold up a ping there.
-DECODE_AT_ONCE_BYTES = 64 * 1024
 
 
 class Inline:
@@ -106,7 +104,7 @@ class Inline:
         Raises:
             RequestError: the body is bad, or its type or the accepted ones are not ours.
         """
-        if self.engine.decodes_itself and len(invocation.body) <= DECODE_AT_ONCE_BYTES:
+        if self.engine.decodes_itself and worth_doing_here(invocation):
             try:
                 self.engine.accept(invocation)
                 self.engine.decode(invocation)

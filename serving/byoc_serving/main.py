@@ -5,17 +5,15 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from byoc_serving.errors import DependencyError, SettingsError, StartError
 from byoc_serving.machine import Machine, tree_bytes
 from byoc_serving.settings import Settings
+from byoc_serving.workspace import Workspace, sweep
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -69,12 +67,9 @@ def _serve(settings: Settings) -> int:
     _check_port(settings)
     gunicorn_conf.raise_descriptor_limit()
     machine = Machine.look(os.environ)
-    try:
-        workspace = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
-    except OSError as error:
-        raise StartError(
-            f"no writable directory for temporary files: {error}; make /tmp writable or set TMPDIR"
-        ) from None
+    sweep()
+    held = Workspace()
+    workspace = held.path
     owner = os.getpid()
     app: master.Application
     if settings.topology == "isolated" or (settings.topology == "auto" and machine.gpus):
@@ -91,7 +86,7 @@ def _serve(settings: Settings) -> int:
         if os.getpid() != owner:
             # A worker comes back out of the fork through here as well.
             _end_worker(code)
-        shutil.rmtree(workspace, ignore_errors=True)
+        held.remove()
     master.reset_signals()
     cause = master.failure_line(app.table)
     if cause is not None:

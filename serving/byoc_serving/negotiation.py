@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from byoc_serving.errors import NotAcceptableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: RFC 9110 section 12.4.2; clients also write ``.5``.
 _QVALUE = re.compile(r"[01](\.\d*)?|\.\d+")
@@ -25,18 +25,39 @@ ALIASES = {
 }
 
 
-@functools.lru_cache(maxsize=256)
+#: Ranges that count, and characters of a header that is worth remembering: a client may send
+#: hundreds of kilobytes, each time others.
+_MAX_RANGES = 64
+_MAX_CACHED = 256
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _remembered(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A cache of 256 results for arguments whose first is short."""
+    cached = functools.lru_cache(maxsize=256)(function)
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        short = len(args[0]) <= _MAX_CACHED  # type: ignore[arg-type] # headers, all of them
+        return cached(*args, **kwargs) if short else function(*args, **kwargs)  # type: ignore[arg-type] # hashable
+
+    return call
+
+
+@_remembered
 def media_type(header: str) -> str:
     """``Text/CSV; charset=utf-8`` -> ``text/csv``; known aliases become the usual name."""
     essence = header.split(";", 1)[0].strip().lower()
     return ALIASES.get(essence, essence)
 
 
-@functools.lru_cache(maxsize=256)
+@_remembered
 def _ranges(accept: str) -> tuple[tuple[str, float], ...]:
     """Each range of an Accept header with its weight; a malformed weight counts as 1."""
     ranges: list[tuple[str, float]] = []
-    for part in accept.split(","):
+    for part in accept.split(",", _MAX_RANGES)[:_MAX_RANGES]:
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         if not kind:
             continue
@@ -59,7 +80,7 @@ def _specificity(kind: str, media: str) -> int:
     return 1 if kind in {"*/*", "*"} else 0
 
 
-@functools.lru_cache(maxsize=256)
+@_remembered
 def choose(accept: str, supported: tuple[str, ...], default: str) -> str:
     """The supported type that an Accept header likes best.
 
@@ -94,7 +115,7 @@ def choose(accept: str, supported: tuple[str, ...], default: str) -> str:
     return chosen
 
 
-@functools.lru_cache(maxsize=256)
+@_remembered
 def preferred(accept: str, default: str) -> str:
     """The type to hand to an output_fn of the user's: the best-liked range that names one."""
     best, chosen = 0.0, default

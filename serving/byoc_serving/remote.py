@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import drivers, wire
 from byoc_serving.backend import Delivery, settle
-from byoc_serving.decoding import answer_type, decode
+from byoc_serving.decoding import answer_type, decode, worth_doing_here
 from byoc_serving.encoding import encoded, prepare
 from byoc_serving.errors import (
     DeadlineError,
@@ -190,7 +190,7 @@ class Remote:
                 line_for_line=self._settings.batch,
             )
         if hello.decodes and (
-            len(invocation.body) <= DECODE_AT_ONCE_BYTES
+            worth_doing_here(invocation)
             or len(invocation.body) > COPY_AT_ONCE_BYTES
             or media_type(invocation.content_type) == "application/x-npy"
         ):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from byoc_serving.streaming import Stream
     from byoc_serving.table import State, Table
 
+#: Of a body's promised length, what is counted before it has come.
+RESERVED_BYTES = 1024 * 1024
+
 
 class Service:
     """One worker's share of the server.
@@ -122,10 +125,10 @@ class Service:
         if size > self.settings.max_body_bytes:
             raise BodyTooLargeError(f"{size} bytes", self.settings.max_body_bytes)
         try:
-            self.admission.enter(size)
+            self.admission.enter(size, reserved := min(size, RESERVED_BYTES))
         except FullError as error:
             raise UnavailableError(f"the server is full: {error}; try again", "full") from None
-        invocation.size_bytes = size
+        invocation.size_bytes = reserved
         invocation.deadline = time.monotonic() + self.settings.deadline_s
         return invocation
 

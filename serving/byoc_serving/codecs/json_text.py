@@ -45,7 +45,7 @@ def decode(body: bytes) -> NDArray[np.float32]:
             )
         if len(value) != 1:
             # Other members may hold strings; the array's own bytes are checked instead.
-            body = orjson.dumps(value[names[0]])
+            body = _text(value[names[0]], "")
         else:
             strings_allowed = 2
         value = value[names[0]]
@@ -72,7 +72,7 @@ def decode_lines(body: bytes) -> NDArray[np.float32]:
                     'an object with one of "instances", "inputs", "features", "data"'
                 )
             value = members[0]
-            line = orjson.dumps(value)  # noqa: PLW2901 - the record without its wrapper
+            line = _text(value, where)  # noqa: PLW2901 - the record without its wrapper
         row = _array(value, line, 0, where)
         if rows and row.shape != rows[0].shape:
             raise BadBodyError(
@@ -112,6 +112,14 @@ def _parse(text: bytes, where: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadBodyError(f"{where}not JSON: {error}; expected an array of numbers") from None
+
+
+def _text(value: Any, where: str) -> bytes:
+    """A parsed value as JSON again; orjson reads deeper values than it writes."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise BadBodyError(f"{where}expected an array of numbers: {error}") from None
 
 
 def _names(value: dict[str, Any]) -> str:
@@ -159,7 +167,8 @@ def _array(value: Any, text: bytes, strings_allowed: int, where: str) -> NDArray
     if array.size == 0:
         raise BadBodyError(f"{where}the array is empty, its shape is {array.shape}")
     if not np.isfinite(array).all():
-        position = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        first = int(np.argmin(np.isfinite(array)))
+        position = [int(i) for i in np.unravel_index(first, array.shape)]
         cause = "null" if _at(value, position) is None else "a number that float32 cannot hold"
         raise BadBodyError(f"{where}expected numbers, got {cause} at {_path(position)}")
     return array
@@ -182,13 +191,22 @@ def _complaint(value: list[Any], error: Exception) -> str:
 
 def _stranger(value: Any) -> str | None:
     """The first thing inside that is no number and no list, with its place."""
-    stack: list[tuple[Any, tuple[int, ...]]] = [(value, ())]
-    while stack:
-        item, place = stack.pop()
-        if isinstance(item, list):
-            stack.extend((inner, (*place, i)) for i, inner in reversed(list(enumerate(item))))
-        elif item is None or isinstance(item, (str, dict)):
-            return f"{_kind(item)} at {_path(list(place))}"
+    if not isinstance(value, list):
+        return None if isinstance(value, (int, float)) else f"{_kind(value)} at the top"
+    # One iterator a level: the body may have tens of millions of numbers.
+    place, levels = [-1], [iter(value)]
+    while levels:
+        for item in levels[-1]:
+            place[-1] += 1
+            if isinstance(item, list):
+                levels.append(iter(item))
+                place.append(-1)
+                break
+            if item is None or isinstance(item, (str, dict)):
+                return f"{_kind(item)} at {_path(place)}"
+        else:
+            levels.pop()
+            place.pop()
     return None
 
 

@@ -39,7 +39,10 @@ def decode(body: bytes) -> NDArray[Any]:
     parsed = _seen.get(head)
     if parsed is None:
         parsed = _header(body, start)
-        if len(_seen) < _SEEN_LIMIT and len(head) <= 256:
+        if len(head) <= 256:
+            if len(_seen) >= _SEEN_LIMIT:
+                # Not kept for ever: a client that makes up headers would shut out the others'.
+                _seen.clear()
             _seen[bytes(head)] = parsed
     dtype, fortran, shape, count = parsed
     if len(body) - start != count * dtype.itemsize:
@@ -129,5 +132,7 @@ def _header(body: bytes, start: int) -> tuple[np.dtype[Any], bool, tuple[int, ..
         or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape)
         or not isinstance(fortran, bool)
     ):
-        raise BadBodyError(f"npy: the shape is {str(shape)[:60]}; expected up to 32 sizes")
+        # repr, which refuses to write very long numbers, is not asked for them.
+        seen = "too long" if len(text) > 200 else f"{shape}"
+        raise BadBodyError(f"npy: the shape is {seen}; expected up to 32 sizes")
     return np.dtype(descr), fortran, shape, math.prod(shape)
