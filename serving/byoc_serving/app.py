@@ -28,9 +28,10 @@ from byoc_serving.exchange import Response, error_response, no_route
 from byoc_serving.handler import BIDIRECTIONAL_PATH
 from byoc_serving.logs import log
 from byoc_serving.sessions import SessionBusyError
+from byoc_serving.spool import Spool
 
 if TYPE_CHECKING:
-    from byoc_serving.exchange import Invocation
+    from byoc_serving.exchange import Body, Invocation
     from byoc_serving.service import Service
     from byoc_serving.sessions import Sessions
 
@@ -198,7 +199,7 @@ def _session(sessions: Sessions, invocation: Invocation) -> Response | None:
         time.sleep(sessions.pause_s)
 
 
-def _body(service: Service, invocation: Invocation) -> bytes:
+def _body(service: Service, invocation: Invocation) -> Body:
     """The whole body, with or without Content-Length, never more than the limit."""
     environ: dict[str, Any] = flask.request.environ
     source = environ["wsgi.input"]
@@ -208,7 +209,18 @@ def _body(service: Service, invocation: Invocation) -> bytes:
         or "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "")
     ):
         return b""
-    chunks: list[bytes] = []
+    spool = Spool(service.spooling)
+    try:
+        _fill(spool, service, invocation, source)
+        return spool.body()
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _fill(spool: Spool, service: Service, invocation: Invocation, source: Any) -> None:
+    """Read a body to its end."""
+    left = invocation.length
     received = 0
     while left is None or left > 0:
         try:
@@ -223,10 +235,10 @@ def _body(service: Service, invocation: Invocation) -> bytes:
             break
         received += len(chunk)
         service.grown(invocation, received)
-        chunks.append(chunk)
+        if spool.add(chunk):
+            spool.flush()
         if left is not None:
             left -= len(chunk)
-    return b"".join(chunks)
 
 
 def _flask(response: Response) -> flask.Response:

@@ -20,13 +20,14 @@ from byoc_serving.errors import (
 from byoc_serving.exchange import error_response
 from byoc_serving.relay import call_soon, relay, start_message
 from byoc_serving.sessions import SessionBusyError
+from byoc_serving.spool import Spool
 from byoc_serving.websocket import WebSockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from byoc_serving.backend import Delivery
-    from byoc_serving.exchange import Invocation, Response
+    from byoc_serving.exchange import Body, Invocation, Response
     from byoc_serving.service import Service
     from byoc_serving.sessions import Sessions
 
@@ -129,13 +130,24 @@ class AsgiFront:
                     raise
             await asyncio.sleep(sessions.pause_s)
 
-    async def _body(self, invocation: Invocation, receive: Receive) -> bytes:
+    async def _body(self, invocation: Invocation, receive: Receive) -> Body:
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message["body"]
             self._service.grown(invocation, len(body))
             return body
-        chunks: list[bytes] = []
+        spool = Spool(self._service.spooling)
+        try:
+            return await self._long_body(invocation, spool, message, receive)
+        except BaseException:
+            spool.close()
+            raise
+
+    async def _long_body(
+        self, invocation: Invocation, spool: Spool, message: Message, receive: Receive
+    ) -> Body:
+        """A body of several pieces; the disk is written to beside the loop."""
+        loop = asyncio.get_running_loop()
         received = 0
         while True:
             if message["type"] == "http.disconnect":
@@ -143,9 +155,10 @@ class AsgiFront:
             chunk = message.get("body", b"")
             received += len(chunk)
             self._service.grown(invocation, received)
-            chunks.append(chunk)
+            if spool.add(chunk):
+                await loop.run_in_executor(None, spool.flush)
             if not message.get("more_body"):
-                return b"".join(chunks)
+                return spool.body()
             message = await receive()
 
 

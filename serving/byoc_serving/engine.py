@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from byoc_serving.conversation import Messages
-    from byoc_serving.handler import Handler
+    from byoc_serving.handler import Function, Handler
     from byoc_serving.settings import Settings
     from byoc_serving.streaming import Stream
 
@@ -188,7 +188,9 @@ class Engine:
         try:
             if self.handler.input_fn:
                 request.data = self.handler.input_fn(
-                    request.context, _text_or_bytes(invocation), invocation.content_type
+                    request.context,
+                    _body_for(self.handler.input_fn, invocation),
+                    invocation.content_type,
                 )
                 return
             if invocation.data is None:
@@ -265,7 +267,7 @@ class Engine:
         assert self.handler.transform_fn is not None  # noqa: S101 - the caller looked
         context = Context(self._loaded.properties, invocation)
         accept = self.accept(invocation)
-        body = _text_or_bytes(invocation)
+        body = _body_for(self.handler.transform_fn, invocation)
         kind = invocation.content_type
         result = self.handler.transform_fn(context, self._loaded.model, body, kind, accept)
         if is_stream(result):
@@ -370,14 +372,20 @@ def _encode(prediction: Any, kind: str) -> bytes:
     return codecs.encode(prediction, kind)
 
 
-def _text_or_bytes(invocation: Invocation) -> bytes | str:
-    """What the toolkit hands to input_fn: str for text types, bytes for the others."""
+def _body_for(function: Function, invocation: Invocation) -> bytes | str | memoryview:
+    """A body as a function of the user's wants it.
+
+    As the toolkit has it: str for text types, bytes for the others. Without a copy, whatever the
+    type, where the function's parameter says ``memoryview``.
+    """
     from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
 
+    if function.takes_view:
+        return memoryview(invocation.body)
     if media_type(invocation.content_type) not in codecs.TEXT_TYPES:
-        return invocation.body
+        return bytes(invocation.body)
     try:
-        return invocation.body.decode("utf-8")
+        return str(invocation.body, "utf-8")
     except UnicodeDecodeError as error:
         raise BadBodyError(
             f"not UTF-8: byte {error.start} is {invocation.body[error.start]:#04x}; "

@@ -23,6 +23,7 @@
         ├── RefusedByModelError       422 the body is well formed, the model refuses it
         ├── InternalError             500 a bug, ours or the handler's
         ├── UnavailableError          503 loading, full or draining (Retry-After)
+        ├── InsufficientStorageError  507 no room on the disk for a long body
         └── DeadlineError             504 the answer came too late to be of use
 
 A message says what was seen, what was expected and what to do. Exit code 3 is what makes
@@ -183,6 +184,13 @@ class UnavailableError(RequestError):
     def __init__(self, message: str, code: str = "unavailable", retry_after_s: int = 1) -> None:
         super().__init__(message, (("Retry-After", str(retry_after_s)),))
         self.code = code
+
+
+class InsufficientStorageError(RequestError):
+    """There is no room on the disk for a long body."""
+
+    status = 507
+    code = "insufficient_storage"
 
 
 class DeadlineError(RequestError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ ERROR_BODY_LIMIT = 2048
 _MESSAGE_LIMIT = 1000
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 JSON = "application/json"
+
+
+#: A request's body; long ones are in a file (``spool``).
+Body = bytes | mmap.mmap
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Invocation:
     accept: str = ""
     length: int | None = None
     custom_attributes: str = ""
-    body: bytes = b""
+    body: Body = b""
     size_bytes: int = 0
     deadline: float = math.inf
     data: Any = None

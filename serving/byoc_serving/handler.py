@@ -49,6 +49,8 @@ ARGUMENTS: Mapping[str, int] = {
 }
 #: The platform's path unless the caller names another one (contract, section 12).
 BIDIRECTIONAL_PATH = "/invocations-bidirectional-stream"
+#: Which argument is the request's body.
+BODY_POSITIONS: Mapping[str, int] = {"input_fn": 0, "transform_fn": 1}
 _CONTEXT_NAMES = ("context", "ctx")
 
 
@@ -66,6 +68,8 @@ class Function:
     is_async: bool
     #: A generator function, asynchronous or not: its answer is a stream.
     is_generator: bool = False
+    #: The parameter for the body is annotated ``memoryview``: no copy is made for it.
+    takes_view: bool = False
 
     def __call__(self, context: Context, *arguments: Any) -> Any:
         """Call the function as its signature asks for.
@@ -217,8 +221,20 @@ def _function(name: str, function: Any, path: Path) -> Function:
             f"argument{'s' if plain > 1 else ''}, or one more for the context"
         )
     is_async = inspect.iscoroutinefunction(function)
+    body = BODY_POSITIONS.get(name, len(positional))
+    takes_view = len(positional) > body and positional[body].annotation in (
+        memoryview,
+        "memoryview",
+    )
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    return Function(name, function, context_by, is_async=is_async, is_generator=is_generator)
+    return Function(
+        name,
+        function,
+        context_by,
+        is_async=is_async,
+        is_generator=is_generator,
+        takes_view=takes_view,
+    )
 
 
 def _context_by(parameters: list[inspect.Parameter], plain: int, required: int) -> str:

@@ -94,7 +94,7 @@ class IsolatedApplication(Application):
             lambda: table.latched and table.failure is None,
             lambda: table.failure,
         )
-        return Service(self.settings, table, None, backend)
+        return Service(self.settings, table, None, backend, spooling=self.make_stores()[1])
 
     def serve_model(self, number: int, incarnation: int) -> None:
         """The life of a model process, after the fork.

@@ -23,6 +23,7 @@ from byoc_serving.porter import Porter
 from byoc_serving.preload import preload
 from byoc_serving.service import Service
 from byoc_serving.sessions import Sessions
+from byoc_serving.spool import Spooling
 from byoc_serving.table import State, Table
 from byoc_serving.workers import LOAD_FAILED
 
@@ -89,13 +90,14 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         engine = Engine(
             self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
         )
-        return Service(self.settings, self.table, slot, Inline(engine), self.make_sessions())
+        return Service(self.settings, self.table, slot, Inline(engine), *self.make_stores())
 
-    def make_sessions(self) -> Sessions:
-        """The sessions that all workers share."""
+    def make_stores(self) -> tuple[Sessions, Spooling]:
+        """The sessions that all workers share, and where long bodies go."""
         settings = self.settings
         directory = self.workspace / "sessions"
-        return Sessions(directory, settings.session_ttl_s, settings.max_sessions)
+        sessions = Sessions(directory, settings.session_ttl_s, settings.max_sessions)
+        return sessions, Spooling(self.workspace, settings.spool_bytes)
 
     def announce(self, origin: str, device: str) -> None:
         """The line that says that the server is ready, and with what."""

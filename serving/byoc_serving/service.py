@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from byoc_serving.errors import (
     UnavailableError,
 )
 from byoc_serving.exchange import Invocation, Response, error_response, request_id
+from byoc_serving.settings import MOST_BODY_BYTES
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from byoc_serving.conversation import Messages
     from byoc_serving.sessions import Sessions
     from byoc_serving.settings import Settings
+    from byoc_serving.spool import Spooling
     from byoc_serving.streaming import Stream
     from byoc_serving.table import State, Table
 
@@ -44,6 +47,7 @@ class Service:
         slot: this worker's row; None: it has none, being a front only.
         backend: what answers, not started yet.
         sessions: of all workers; None where there are none.
+        spooling: where long bodies wait; None: in memory.
     """
 
     def __init__(
@@ -53,13 +57,17 @@ class Service:
         slot: int | None,
         backend: Backend,
         sessions: Sessions | None = None,
+        spooling: Spooling | None = None,
     ) -> None:
         self.settings = settings
         self.table = table
         self.slot = slot
         self.backend = backend
         self.sessions = sessions
-        self.admission = Admission(settings.queue_requests, settings.queue_bytes)
+        self.spooling = spooling
+        # A transform job sends no more at once than it was told to; it must not be refused.
+        queue_bytes = MOST_BODY_BYTES if settings.batch else settings.queue_bytes
+        self.admission = Admission(settings.queue_requests, queue_bytes)
         self._deliver: Callable[[Delivery], None] = settle
 
     @property
@@ -124,6 +132,7 @@ class Service:
         size = invocation.length or 0
         if size > self.settings.max_body_bytes:
             raise BodyTooLargeError(f"{size} bytes", self.settings.max_body_bytes)
+        size = self._counted(size)
         try:
             self.admission.enter(size, reserved := min(size, RESERVED_BYTES))
         except FullError as error:
@@ -139,17 +148,22 @@ class Service:
             BodyTooLargeError: it is over the limit.
             UnavailableError: there is no room for it.
         """
-        if received_bytes <= invocation.size_bytes:
+        counted = self._counted(received_bytes)
+        if counted <= invocation.size_bytes and received_bytes <= self.settings.max_body_bytes:
             return
         if received_bytes > self.settings.max_body_bytes:
             raise BodyTooLargeError(
                 f"longer than {self.settings.max_body_bytes} bytes", self.settings.max_body_bytes
             )
         try:
-            self.admission.grow(received_bytes - invocation.size_bytes)
+            self.admission.grow(counted - invocation.size_bytes)
         except FullError as error:
             raise UnavailableError(f"the server is full: {error}; try again", "full") from None
-        invocation.size_bytes = received_bytes
+        invocation.size_bytes = counted
+
+    def _counted(self, size_bytes: int) -> int:
+        """How much of a body is in memory."""
+        return size_bytes if self.spooling is None else self.spooling.counted(size_bytes)
 
     def release(self, invocation: Invocation) -> None:
         """A request ends without having been submitted."""
@@ -207,6 +221,11 @@ class Service:
 
     def _leave(self, invocation: Invocation, status: int) -> None:
         self.admission.leave(invocation.size_bytes)
+        body, invocation.body = invocation.body, b""
+        if not isinstance(body, bytes):
+            # A handler that has kept a view of it keeps the file.
+            with contextlib.suppress(BufferError):
+                body.close()
         if invocation.session is not None and self.sessions is not None:
             self.sessions.end(invocation, status)
 

@@ -204,7 +204,7 @@ def _control(invocation: Invocation) -> dict[str, Any]:
     if len(body) > _CONTROL_BYTES or b'"requestType"' not in body:
         return {}
     try:
-        message = json.loads(body)
+        message = json.loads(bytes(body))
     except (ValueError, RecursionError):
         return {}
     if not isinstance(message, dict) or message.get("requestType") not in (NEW, CLOSE):

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIB = 1024 * 1024
-#: Batch transform sends up to 100 MB (MaxPayloadInMB), real-time endpoints up to 25 MB.
-DEFAULT_MAX_BODY_BYTES = 128 * MIB
+#: Asynchronous endpoints send up to 1 GB, batch transform 100 MB, real-time endpoints 25 MB.
+DEFAULT_MAX_BODY_BYTES = 1024 * MIB
+#: Of bodies in memory; long ones wait on the disk.
+DEFAULT_QUEUE_BYTES = 256 * MIB
 DEFAULT_PORT = 8080
 MOST_BODY_BYTES = 1 << 40
 #: The environment's words and the API's.
@@ -74,7 +76,8 @@ class Settings:
             (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included
             (``BYOC_QUEUE_SIZE``).
-        queue_bytes: bytes of their bodies (``BYOC_QUEUE_BYTES``).
+        queue_bytes: bytes of their bodies in memory (``BYOC_QUEUE_BYTES``).
+        spool_bytes: longer bodies wait in a file (``BYOC_SPOOL_BYTES``).
         max_body_bytes: one body (``BYOC_MAX_BODY_BYTES``, ``SAGEMAKER_MAX_PAYLOAD_IN_MB``).
         max_streams: streaming answers a worker makes at once, each in a thread of its own
             (``BYOC_MAX_STREAMS``).
@@ -126,7 +129,8 @@ class Settings:
     max_batch_rows: int | None = None
     optimize: str = "freeze"
     queue_requests: int = 1024
-    queue_bytes: int = 2 * DEFAULT_MAX_BODY_BYTES
+    queue_bytes: int = DEFAULT_QUEUE_BYTES
+    spool_bytes: int = 32 * MIB
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_streams: int = 64
     stream_timeout_s: float = 900.0
@@ -190,8 +194,9 @@ class Settings:
             max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
             optimize=read.choice("BYOC_OPTIMIZE", OPTIMIZE),
             queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
-            queue_bytes=read.integer("BYOC_QUEUE_BYTES", 2 * max_body_bytes, 1, 1 << 42),
+            queue_bytes=read.integer("BYOC_QUEUE_BYTES", DEFAULT_QUEUE_BYTES, 1, 1 << 42),
             max_body_bytes=max_body_bytes,
+            spool_bytes=read.integer("BYOC_SPOOL_BYTES", cls.spool_bytes, 1, 1 << 42),
             max_streams=read.integer("BYOC_MAX_STREAMS", cls.max_streams, 1, 1 << 16),
             stream_timeout_s=float(read.integer("BYOC_STREAM_TIMEOUT_SECONDS", 900, 1, 86400)),
             websocket_message_bytes=read.integer(

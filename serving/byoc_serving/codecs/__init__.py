@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from byoc_serving.codecs import csv_text, images, json_text, npy
 from byoc_serving.codecs.plain import rows_of
@@ -10,6 +10,7 @@ from byoc_serving.errors import BadBodyError, UnsupportedTypeError
 from byoc_serving.negotiation import media_type
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -30,20 +31,22 @@ ENCODERS: dict[str, Callable[[Any], bytes]] = {
 }
 INPUT_TYPES = tuple(DECODERS)
 OUTPUT_TYPES = tuple(ENCODERS)
+#: Read where they lie; the other decoders need bytes in memory.
+BUFFER_TYPES = frozenset({"application/x-npy"})
 #: A record a line.
 LINE_TYPES = frozenset({"application/jsonlines", "text/csv"})
 #: Bodies that the toolkit hands to input_fn as str; the others stay bytes.
 TEXT_TYPES = frozenset({"application/json", "application/jsonlines", "text/csv"})
 
 
-def decode(body: bytes | str, content_type: str) -> NDArray[Any]:
+def decode(body: bytes | mmap.mmap | str, content_type: str) -> NDArray[Any]:
     """A request's body as an array.
 
     JSON, JSON Lines and CSV become float32; npy keeps its dtype (float64 becomes float32,
     another byte order the machine's); images become uint8 ``[H, W]`` or ``[H, W, 3]``.
 
     Args:
-        body: as the server handed it to input_fn.
+        body: as the server handed it to input_fn, or a file's map.
         content_type: its Content-Type; parameters are ignored.
 
     Raises:
@@ -61,7 +64,13 @@ def decode(body: bytes | str, content_type: str) -> NDArray[Any]:
         raise UnsupportedTypeError(
             f"cannot read {kind[:100]!r}{hint}; send one of {', '.join(INPUT_TYPES)}"
         )
-    data = body.encode() if isinstance(body, str) else body
+    if isinstance(body, str):
+        data = body.encode()
+    elif isinstance(body, bytes):
+        data = body
+    else:
+        # A map that a buffer's decoder reads as it would read bytes.
+        data = cast("bytes", body) if kind in BUFFER_TYPES else bytes(body)
     if not data:
         raise BadBodyError(f"the body is empty (0 bytes); expected {kind}")
     return decoder(data)
