@@ -22,14 +22,14 @@ def test_platforms_variables_are_honoured():
         {
             "SAGEMAKER_BIND_TO_PORT": "9001",
             "SAGEMAKER_SAFE_PORT_RANGE": "9100-9200",
-            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "500",
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2000",
             "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
             "SAGEMAKER_CONTAINER_LOG_LEVEL": "10",
             "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv",
             "SAGEMAKER_PROGRAM": "",
         }
     )
-    assert (settings.port, settings.workers, settings.max_body_bytes) == (9001, 3, 500 * MIB)
+    assert (settings.port, settings.workers, settings.max_body_bytes) == (9001, 3, 2000 * MIB)
     assert settings.log_level == logging.DEBUG
     assert settings.default_accept == "text/csv"
     assert settings.program is None
