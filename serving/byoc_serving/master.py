@@ -37,6 +37,8 @@ log = logging.getLogger("byoc_serving")
 
 #: Workers that may die while loading before the server gives up: once may be chance.
 LOAD_DEATHS = 2
+#: Between two attempts to replace a worker while the others serve.
+_LONGEST_PAUSE_S = 30.0
 
 
 class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
@@ -122,6 +124,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def __init__(self, app: Application) -> None:
         self._porter_pid = 0
         self._load_deaths = 0
+        self._respawn_at = 0.0
         self._slots: dict[int, int] = {}
         super().__init__(app)
 
@@ -217,7 +220,11 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         row = self.table.slot(slot)
         if row.state is State.LOADING and not self.table.stopping:
             self._load_deaths += 1
-            if self._load_deaths >= LOAD_DEATHS:
+            if self.table.latched and self.table.ready_count:
+                # The others serve; what is missing may come back, a volume for example.
+                pause = min(_LONGEST_PAUSE_S, 2.0 ** min(self._load_deaths, 10) / 4)
+                self._respawn_at = time.monotonic() + pause
+            elif self._load_deaths >= LOAD_DEATHS:
                 self.table.fail(
                     f"{self._load_deaths} workers in a row died while loading (last: process "
                     f"{pid}, {row.phase}); most often the memory is too small for the model: "
@@ -236,7 +243,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         if self._porter_pid and not _alive(self._porter_pid):
             log.error("the porter is gone; a new one starts")
             self._spawn_porter()
-        super().manage_workers()
+        if time.monotonic() >= self._respawn_at:
+            super().manage_workers()
 
     def kill_workers(self, sig: int) -> None:
         """Signal the workers and the porter."""

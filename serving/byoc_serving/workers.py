@@ -242,10 +242,16 @@ def now_ready(app: Any, service: Service) -> None:
 def give_up(service: Service) -> None:
     """End the whole server, which ends with the cause as its last line.
 
+    A replacement that cannot load ends only itself, as long as the other workers serve.
+
     Raises:
         SystemExit: always.
     """
-    service.table.fail(service.failure or "loading failed")
+    cause = service.failure or "loading failed"
+    if service.table.latched and service.table.ready_count:
+        log.error("worker %d cannot load, the others go on: %s", os.getpid(), cause)
+        sys.exit(1)
+    service.table.fail(cause)
     log.debug("worker %d cannot load", os.getpid())
     sys.exit(LOAD_FAILED)
 
