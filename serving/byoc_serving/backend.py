@@ -86,6 +86,9 @@ class Backend(Protocol):
             RequestError: not now.
         """
 
+    def defunct(self) -> str | None:
+        """Why this process has to be replaced, its requests being answered by then; else None."""
+
     def close(self, timeout_s: float) -> bool:
         """Answer what is queued, then end; True when that has happened in time."""
 

@@ -112,6 +112,13 @@ class Batcher(Generic[T, R]):
         self._closed = True
         self._wake.release()
 
+    def abandon(self) -> list[T]:
+        """What is queued, which is no longer the batcher's to answer."""
+        waiting: list[T] = []
+        while self._waiting:
+            waiting.append(self._waiting.popleft())
+        return waiting
+
     def serve(self) -> None:
         """Answer items until closed and empty."""
         while True:

@@ -48,6 +48,9 @@ def diagnosis(table: Table) -> tuple[str, str]:
         key=lambda slot: slot.since,
         default=None,
     )
+    leaving = next((slot for slot in waiting if slot.state is State.DRAINING), None)
+    if slowest is None and leaving is not None:
+        return "replacing", one_line(leaving.phase)
     began = slowest.since if slowest else table.started
     phase = (slowest.phase if slowest else "") or "starting"
     count = f"{ready} of {table.required} workers ready"

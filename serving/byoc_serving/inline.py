@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Batcher
 from byoc_serving.decoding import worth_doing_here
-from byoc_serving.errors import StartError
+from byoc_serving.errors import DeadlineError, StartError, UnavailableError
+from byoc_serving.exchange import error_response
 from byoc_serving.faults import classify
 from byoc_serving.handler import explain
 from byoc_serving.turns import Costs, Turns
+from byoc_serving.watch import Watch
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,10 +36,13 @@ class Inline:
 
     Args:
         engine: its model, not loaded yet.
+        forward_timeout_s: a batch that runs longer has hung.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, forward_timeout_s: float = math.inf) -> None:
         self.engine = engine
+        self._watch: Watch[Invocation] = Watch(forward_timeout_s)
+        self._defunct: str | None = None
         self.failure: str | None = None
         self.settled = threading.Event()
         self._deliver: Callable[[Delivery], None] = settle
@@ -51,7 +57,7 @@ class Inline:
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        return self.settled.is_set() and self.failure is None
+        return self.settled.is_set() and self.failure is None and self._defunct is None
 
     @property
     def origin(self) -> str:
@@ -106,7 +112,9 @@ class Inline:
         """
         if self.engine.decodes_itself and worth_doing_here(invocation):
             try:
-                self.engine.accept(invocation)
+                if self.engine.plain:
+                    # A predict_fn may stream, in types of its own.
+                    self.engine.accept(invocation)
                 self.engine.decode(invocation)
             except Exception as error:
                 # Whatever a codec raises is told like what it raises in the model thread.
@@ -122,7 +130,11 @@ class Inline:
         """The engine's answers, and what they cost where the inputs are of one form."""
         inputs = [invocation.data for invocation in batch]
         began = time.perf_counter()
-        responses = self.engine.run(batch)
+        self._watch.begin(batch)
+        try:
+            responses = self.engine.run(batch)
+        finally:
+            self._watch.end()
         seconds = time.perf_counter() - began
         first = inputs[0]
         if (
@@ -141,6 +153,22 @@ class Inline:
         if self._turns is not None and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and so are the requests
                 self._loop.call_soon_threadsafe(self._turns.resume)
+
+    def defunct(self) -> str | None:
+        """See ``Backend``; a hung batch is answered with 504, what waits behind it with 503."""
+        if self._defunct is None and self.engine.device_lost:
+            self._defunct = f"{self.engine.device} failed"
+        hung = self._watch.hung()
+        if self._defunct is None and hung:
+            limit = f"{self._watch.limit_s:g} s (BYOC_FORWARD_TIMEOUT_SECONDS)"
+            self._defunct = f"the model hangs: a batch has been running for more than {limit}"
+            late = DeadlineError(f"the model has not answered within {limit}")
+            waits = UnavailableError("the model hangs; its process is being replaced; try again")
+            waiting = self.batcher.abandon()
+            waiting += self._turns.abandon() if self._turns is not None else []
+            pairs = [(i, error_response(late, i.request_id)) for i in hung]
+            self._deliver(pairs + [(i, error_response(waits, i.request_id)) for i in waiting])
+        return self._defunct
 
     @property
     def bidirectional_paths(self) -> tuple[str, ...]:

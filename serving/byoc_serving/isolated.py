@@ -94,7 +94,7 @@ class IsolatedApplication(Application):
             lambda: table.latched and table.failure is None,
             lambda: table.failure,
         )
-        return Service(self.settings, table, None, backend, spooling=self.make_stores()[1])
+        return Service(self.settings, table, None, backend, *self.make_stores())
 
     def serve_model(self, number: int, incarnation: int) -> None:
         """The life of a model process, after the fork.
@@ -117,6 +117,8 @@ class IsolatedApplication(Application):
             return self.table.stopping or os.getppid() != master
 
         engine.load()
+        if engine.handler.bidirectional_paths:
+            log.warning("this topology has no WebSockets; set BYOC_TOPOLOGY=inline for them")
 
         def ready() -> None:
             self.table.enter(number, State.READY, os.getpid())
@@ -195,6 +197,14 @@ class IsolatedMaster(Master):
         """Model processes first: gunicorn reaps whatever it finds and keeps no record."""
         self._models.check()
         super().reap_workers()
+
+    def manage_workers(self) -> None:
+        """Keep the fronts, and look after the model processes also when no signal tells of them."""
+        self._models.check()
+        super().manage_workers()
+
+    def kill_hung(self) -> None:
+        """Nothing: the supervisor watches the model processes, fronts do not wait for models."""
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[Any]:
         """Wait no longer than until a replacement is due."""

@@ -39,6 +39,8 @@ log = logging.getLogger("byoc_serving")
 LOAD_DEATHS = 2
 #: Between two attempts to replace a worker while the others serve.
 _LONGEST_PAUSE_S = 30.0
+#: Beyond the time of a forward pass, before the master kills a worker that shows no life.
+HUNG_GRACE_S = 10.0
 
 
 class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
@@ -92,7 +94,8 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         engine = Engine(
             self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
         )
-        return Service(self.settings, self.table, slot, Inline(engine), *self.make_stores())
+        backend = Inline(engine, self.settings.forward_timeout_s)
+        return Service(self.settings, self.table, slot, backend, *self.make_stores())
 
     def make_stores(self) -> tuple[Sessions, Spooling]:
         """The sessions that all workers share, and where long bodies go."""
@@ -243,8 +246,19 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         if self._porter_pid and not _alive(self._porter_pid):
             log.error("the porter is gone; a new one starts")
             self._spawn_porter()
+        self.kill_hung()
         if time.monotonic() >= self._respawn_at:
             super().manage_workers()
+
+    def kill_hung(self) -> None:
+        """End workers whose loop has stopped: one that only waits for its model ends itself."""
+        limit_s = self.app.settings.forward_timeout_s + HUNG_GRACE_S
+        for pid, slot in self._slots.items():
+            row = self.table.slot(slot)
+            silent_s = time.monotonic() - row.heartbeat
+            if row.state is State.READY and silent_s > limit_s:
+                log.error("worker %d has not moved for %.1f s; it is killed", pid, silent_s)
+                self.kill_worker(pid, signal.SIGKILL)
 
     def kill_workers(self, sig: int) -> None:
         """Signal the workers and the porter."""

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving import wire
-from byoc_serving.exchange import Invocation, Response
+from byoc_serving.carriage import unpack
 from byoc_serving.link import Link
+from byoc_serving.outflow import Outflow
 from byoc_serving.running import LIMIT
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from byoc_serving.arena import Arena, Region
     from byoc_serving.engine import Engine
+    from byoc_serving.exchange import Invocation, Response
     from byoc_serving.running import Running
 
 log = logging.getLogger("byoc_serving")
@@ -80,6 +82,7 @@ class ModelProcess:
         self._selector = selectors.DefaultSelector()
         self._waiting: deque[tuple[_Front, wire.Message]] = deque()
         self._fronts: set[_Front] = set()
+        self._outflow = Outflow()
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Answer until it is over; the model is loaded.
@@ -91,6 +94,7 @@ class ModelProcess:
         place.listener.settimeout(0)
         place.running.done(place.peer, place.incarnation)
         self._selector.register(place.listener, selectors.EVENT_READ)
+        self._selector.register(self._outflow.wake, selectors.EVENT_READ, self._outflow)
         self._limit = min(self._engine.max_batch_items, LIMIT)
         self._poll(0)
         on_ready()
@@ -102,6 +106,10 @@ class ModelProcess:
 
     def _poll(self, timeout_s: float) -> None:
         for key, events in self._selector.select(timeout_s):
+            if key.data is self._outflow:
+                for front in self._outflow.pump():
+                    self._flush(front)
+                continue
             if not isinstance(key.data, _Front):
                 self._accept()
                 continue
@@ -122,7 +130,7 @@ class ModelProcess:
                 front.link.queue(
                     (
                         *(wire.HELLO, place.incarnation),
-                        *(engine.decodes_itself, engine.encodes_itself, engine.plain),
+                        *(engine.decodes_itself, engine.plain),
                         *(engine.handler.origin, engine.device),
                     )
                 )
@@ -133,15 +141,19 @@ class ModelProcess:
         for message in messages:
             if message[0] == wire.RUN:
                 self._waiting.append((front, message))
-            elif message[0] == wire.FREE and front.region is not None:
-                front.region.give(message[1], message[2])
+            elif message[0] == wire.FREE:
+                if front.region is not None:
+                    front.region.give(message[1], message[2])
             elif message[0] == wire.HELLO:
                 front.seat = message[1]
                 front.region = self._place.arena.answers(front.seat, self._place.peer)
+            else:
+                self._outflow.control(front, message)
         if not front.open:
             self._selector.unregister(front.link.socket)
             front.link.close()
             self._fronts.discard(front)
+            self._outflow.drop(front)
 
     def _flush(self, front: _Front) -> None:
         if not front.open:
@@ -191,18 +203,18 @@ class ModelProcess:
         place.running.done(place.peer, place.incarnation)
 
     def _invocation(self, message: wire.Message) -> Invocation:
-        _, _, _, array, offset, size, payload, kind, accept, attributes, identity, headers = message
+        _, _, _, form, offset, size, payload, enclosed = message
         # Copied: a handler may keep or change what it gets, and a replay needs it as it was.
         body = payload if offset < 0 else bytes(self._place.arena.view[offset : offset + size])
-        invocation = Invocation(
-            headers, kind, accept, None, attributes, b"" if array else body, size
-        )
-        invocation.identify(identity)
-        if array:
-            invocation.data = _array(array, body)
-        return invocation
+        return unpack(form, body, enclosed)
 
     def _answer(self, front: _Front, identifier: int, response: Response) -> None:
+        if response.stream is not None and not front.open:
+            response.stream.cancel()
+            return
+        if response.stream is not None:
+            self._outflow.add(front, front.link, identifier, response.stream)
+            return
         body: Any = response.body
         array = None
         if not isinstance(body, bytes):
@@ -222,13 +234,6 @@ class ModelProcess:
                 *(response.headers, array, offset, size, payload),
             )
         )
-
-
-def _array(array: tuple[str, tuple[int, ...]], body: bytes) -> Any:
-    """A writable array of the bytes."""
-    import numpy as np  # noqa: PLC0415 - imported by now
-
-    return np.frombuffer(bytearray(body), np.dtype(array[0])).reshape(array[1])
 
 
 def arrays(prediction: Any, kind: str) -> Any:

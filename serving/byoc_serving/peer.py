@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from byoc_serving import wire
+from byoc_serving.inflow import Inflow
 from byoc_serving.link import Link
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class Hello:
     Attributes:
         incarnation: which process of its number it is.
         decodes: the front decodes bodies.
-        encodes: the front encodes answers.
         plain: no function of the user's sees a request.
         origin: where the handler's functions come from.
         device: where the model is.
@@ -63,7 +63,6 @@ class Hello:
 
     incarnation: int = -1
     decodes: bool = False
-    encodes: bool = False
     plain: bool = False
     origin: str = "none"
     device: str = "cpu"
@@ -76,6 +75,7 @@ class Peer:
         number: the model process's.
         address: its Unix socket.
         seat: the front's number.
+        stream_timeout_s: how long a streaming answer may last.
         on_answers: gets the requests that are done, with their messages.
         on_lost: gets the requests that were not, when the process has ended.
     """
@@ -85,6 +85,7 @@ class Peer:
         number: int,
         address: str,
         seat: int,
+        stream_timeout_s: float,
         on_answers: Callable[[Peer, list[tuple[Pending, wire.Message]]], None],
         on_lost: Callable[[Peer, Hello | None, list[Pending]], None],
     ) -> None:
@@ -97,6 +98,7 @@ class Peer:
         self._link: Link | None = None
         self._driver: Driver | None = None
         self._flushing = False
+        self.inflow = Inflow(stream_timeout_s, self._control)
         self.pending: dict[int, Pending] = {}
         #: What the living process has said; None: none lives, or it still loads.
         self.hello: Hello | None = None
@@ -122,8 +124,13 @@ class Peer:
 
     def free(self, offset: int, size: int) -> None:
         """An answer's block has been read."""
-        if self._link is not None:
-            self._link.queue((wire.FREE, offset, size))
+        self._control((wire.FREE, offset, size))
+
+    def _control(self, message: wire.Message) -> None:
+        """Tell the living process; the next one would not know what is meant."""
+        link = self._link
+        if link is not None:
+            link.queue(message)
             self._flush_soon()
 
     def take_all(self) -> list[Pending]:
@@ -180,12 +187,18 @@ class Peer:
         messages, alive = link.receive()
         answers: list[tuple[Pending, wire.Message]] = []
         for message in messages:
-            if message[0] == wire.DONE:
+            if message[0] in {wire.DONE, wire.STREAM}:
                 pending = self.pending.pop(message[1], None)
                 if pending is not None:
                     answers.append((pending, message))
             elif message[0] == wire.HELLO:
                 self.hello = Hello(*message[1:])
+            else:
+                if answers:
+                    # A stream must be known before its head comes.
+                    self._on_answers(self, answers)
+                    answers = []
+                self.inflow.take(message)
         if answers:
             self._on_answers(self, answers)
         if not alive:
@@ -198,5 +211,6 @@ class Peer:
         with self._lock:
             self._link = None
         last, self.hello = self.hello, None
+        self.inflow.lost()
         self._on_lost(self, last, self.take_all())
         self._connect()

@@ -4,7 +4,7 @@ A request stays the front's own until its answer is here: bytes in the front's r
 the rest in ``Pending``. So a model process may die at any moment: what it was running is asked
 again, once, alone; what it had only queued is asked again as if nothing had happened. A request
 that was running in two processes that died is answered with 500, so one that kills its process
-cannot go on killing. A request that hung is answered with 504 and not asked again.
+cannot go on killing. A request that hung alone is answered with 504 and not asked again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import drivers, wire
 from byoc_serving.backend import Delivery, settle
-from byoc_serving.decoding import answer_type, decode, worth_doing_here
+from byoc_serving.carriage import COPY_AT_ONCE_BYTES, ENCODE_AT_ONCE_BYTES, envelope, pack
 from byoc_serving.encoding import encoded, prepare
 from byoc_serving.errors import (
     DeadlineError,
@@ -28,9 +28,8 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
-from byoc_serving.negotiation import media_type
 from byoc_serving.peer import Hello, Peer, Pending
-from byoc_serving.running import End
+from byoc_serving.running import End, Left
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("byoc_serving")
 
-#: Text bodies that are decoded where they arrive; a longer one would hold up a ping.
-DECODE_AT_ONCE_BYTES = 64 * 1024
-#: Bodies and answers that are copied where they arrive; the rest is a thread's work.
-COPY_AT_ONCE_BYTES = 2 * 1024 * 1024
 #: Request bodies up to this size travel inside the message.
 INLINE_BYTES = 1024
 TICK_S = 0.25
@@ -80,7 +75,6 @@ class Remote:
     ) -> None:
         self.settled = threading.Event()
         self.failure: str | None = None
-        self.replayed = 0
         self._settings = settings
         self._seat = seat
         self._arena = arena
@@ -89,7 +83,7 @@ class Remote:
         self._is_ready = ready
         self._cause = cause
         self._peers = [
-            Peer(number, address, seat, self._answered, self._lost)
+            Peer(number, address, seat, settings.stream_timeout_s, self._answered, self._lost)
             for number, address in enumerate(addresses)
         ]
         #: What the model processes said last; a replacement has the same model.
@@ -138,13 +132,12 @@ class Remote:
         return ()
 
     def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
-        """Never called, as there are no paths.
-
-        Raises:
-            NotFoundError: always.
-        """
+        """Never called, as there are no paths."""
         _ = invocation, messages
         raise NotFoundError("WebSockets need BYOC_TOPOLOGY=inline")
+
+    def defunct(self) -> str | None:
+        """See ``Backend``: what may have to be replaced are other processes."""
 
     def close(self, timeout_s: float) -> bool:
         """End the connections; the fronts have answered everything before."""
@@ -179,31 +172,12 @@ class Remote:
             self._deliver([(invocation, error_response(fault, invocation.request_id))])
 
     def _submit(self, invocation: Invocation) -> None:
-        array: tuple[str, tuple[int, ...]] | None = None
-        body: Any = invocation.body
         hello = self._hello
-        if hello.encodes:
-            answer_type(
-                invocation,
-                self._settings.default_accept,
-                own_output=False,
-                line_for_line=self._settings.batch,
-            )
-        if hello.decodes and (
-            worth_doing_here(invocation)
-            or len(invocation.body) > COPY_AT_ONCE_BYTES
-            or media_type(invocation.content_type) == "application/x-npy"
-        ):
-            decode(invocation)
-            data, invocation.data = invocation.data, None
-            array = (data.dtype.str, data.shape)
-            body = memoryview(data).cast("B") if data.nbytes else b""
+        form, body = pack(invocation, hello, self._settings)
         offset, size, payload = self._store(body)
         message = (
-            *(wire.RUN, next(self._ids), False, array, offset, size, payload),
-            *(invocation.content_type, invocation.accept, invocation.custom_attributes),
-            invocation.request_id,
-            [] if hello.plain else list(invocation.headers),
+            *(wire.RUN, next(self._ids), False, form, offset, size, payload),
+            envelope(invocation, hello),
         )
         invocation.body = b""
         self._send(Pending(invocation, message, offset, size))
@@ -238,6 +212,10 @@ class Remote:
         pairs: Delivery = []
         for pending, message in answers:
             self._free(pending)
+            if message[0] == wire.STREAM:
+                stream = peer.inflow.open(pending.identifier)
+                pairs.append((pending.invocation, Response(200, stream=stream)))
+                continue
             _, _, status, kind, headers, array, offset, size, payload = message
             if offset >= 0:
                 # Copied now: a replacement of the process may soon write there.
@@ -248,7 +226,7 @@ class Remote:
                 pairs.append((invocation, Response(status, payload, kind, headers)))
                 continue
             answer = (invocation, status, kind, headers, array, payload)
-            if size <= DECODE_AT_ONCE_BYTES:
+            if size <= ENCODE_AT_ONCE_BYTES:
                 pairs.append(encoded(*answer))
             else:
                 self._pool.submit(self._encode_large, *answer)
@@ -264,24 +242,23 @@ class Remote:
 
     def _lost(self, peer: Peer, last: Hello | None, waiting: list[Pending]) -> None:
         """A process is gone: ask again, what it was running alone and first."""
-        end, ids = End.CRASHED, set[int]()
+        left = Left()
         if last is not None:
-            end, ids = self._running.left(peer.number, last.incarnation, self._seat)
+            left = self._running.left(peer.number, last.incarnation, self._seat)
         pairs: Delivery = []
-        suspects = [pending for pending in waiting if pending.identifier in ids]
-        replays = []
+        suspects = [pending for pending in waiting if pending.identifier in left.ids]
+        replays: list[Pending] = []
         for pending in suspects:
             pending.crashes += 1
-            error = self._verdict(pending, end)
+            error = self._verdict(pending, left)
             if error is None:
                 pending.isolate()
                 replays.append(pending)
             else:
                 pairs.append(self._refused(pending, error))
-        for pending in (*replays, *(p for p in waiting if p.identifier not in ids)):
+        for pending in (*replays, *(p for p in waiting if p.identifier not in left.ids)):
             self._send(pending)
         if replays:
-            self.replayed += len(replays)
             log.info("%d requests of the lost model process are asked again", len(replays))
         if pairs:
             self._deliver(pairs)
@@ -291,14 +268,15 @@ class Remote:
         invocation = pending.invocation
         return invocation, error_response(error, invocation.request_id)
 
-    def _verdict(self, pending: Pending, end: End) -> RequestError | None:
+    def _verdict(self, pending: Pending, left: Left) -> RequestError | None:
         """The error of a request whose process has ended; None: it is asked again."""
-        if end is End.HUNG:
+        again = pending.crashes < MAX_CRASHES
+        if left.end is End.HUNG and not (again and left.count > 1):
             return DeadlineError(
                 f"the model has not answered within {self._settings.forward_timeout_s:g} s "
                 "(BYOC_FORWARD_TIMEOUT_SECONDS); its process was replaced"
             )
-        if pending.crashes >= MAX_CRASHES:
+        if not again:
             return InternalError(
                 f"the model's process died {pending.crashes} times while it ran this request; "
                 "the log says with which signal"

@@ -11,6 +11,7 @@ import enum
 import mmap
 import struct
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,21 @@ class End(enum.IntEnum):
 
     CRASHED = 0
     HUNG = 1
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a process left behind.
+
+    Attributes:
+        end: why it ended.
+        ids: a front's requests that it was running.
+        count: all requests that it was running.
+    """
+
+    end: End = End.CRASHED
+    ids: frozenset[int] = frozenset()
+    count: int = 0
 
 
 class Running:
@@ -64,12 +80,13 @@ class Running:
         seen, since, _, count = _HEAD.unpack_from(self._memory, self._offset(peer, incarnation))
         return time.monotonic() - since if seen == incarnation and count else 0.0
 
-    def left(self, peer: int, incarnation: int, seat: int) -> tuple[End, set[int]]:
-        """What an ended process was running for a front: why it ended, and the ids."""
+    def left(self, peer: int, incarnation: int, seat: int) -> Left:
+        """What an ended process was running, as a front needs to know it."""
         offset = self._offset(peer, incarnation)
         seen, _, end, count = _HEAD.unpack_from(self._memory, offset)
         if seen != incarnation or not count:
-            return End.CRASHED, set()
+            return Left()
         keys = struct.unpack_from(f"<{count}Q", self._memory, offset + _HEAD.size)
         mask = (1 << _SEAT_SHIFT) - 1
-        return End(end), {key & mask for key in keys if key >> _SEAT_SHIFT == seat}
+        mine = frozenset(key & mask for key in keys if key >> _SEAT_SHIFT == seat)
+        return Left(End(end), mine, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from byoc_serving.spool import Spooling
     from byoc_serving.streaming import Stream
     from byoc_serving.table import State, Table
+
+log = logging.getLogger("byoc_serving")
 
 #: Of a body's promised length, what is counted before it has come.
 RESERVED_BYTES = 1024 * 1024
@@ -69,6 +72,7 @@ class Service:
         queue_bytes = MOST_BODY_BYTES if settings.batch else settings.queue_bytes
         self.admission = Admission(settings.queue_requests, queue_bytes)
         self._deliver: Callable[[Delivery], None] = settle
+        self._leaving = False
 
     @property
     def settled(self) -> threading.Event:
@@ -234,7 +238,14 @@ class Service:
         if self.slot is not None:
             self.table.enter(self.slot, state, pid)
 
-    def beat(self) -> None:
-        """Tell the other processes that this worker's loop runs."""
-        if self.slot is not None:
-            self.table.beat(self.slot)
+    def beat(self) -> bool:
+        """Tell the other processes that this worker's loop runs; False when it has to end."""
+        if self.slot is None:
+            return True
+        self.table.beat(self.slot)
+        cause = self.backend.defunct()
+        if cause is not None and not self._leaving:
+            self._leaving = True
+            self.table.phase(self.slot, cause)
+            log.error("%s; this worker is replaced", cause)
+        return cause is None

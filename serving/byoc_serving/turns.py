@@ -86,6 +86,12 @@ class Turns:
         if self._waiting:
             self._schedule()
 
+    def abandon(self) -> list[Invocation]:
+        """What is queued, which is no longer to be answered here."""
+        waiting = [invocation for invocation, _ in self._waiting]
+        self._waiting.clear()
+        return waiting
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -98,6 +104,8 @@ class Turns:
         while self._waiting and (not batch or total + self._waiting[0][1] <= 1):
             batch.append(self._waiting.popleft())
             total += batch[-1][1]
+        if not batch:
+            return
         if not self._answer([invocation for invocation, _ in batch]):
             self._waiting.extendleft(reversed(batch))
         elif self._waiting:

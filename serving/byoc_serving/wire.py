@@ -9,16 +9,21 @@ body travels as a bytes object inside, or in the arena.
 
     front → model process
         (HELLO, seat)
-        (RUN, id, alone, array, offset, size, payload, content_type, accept, attributes,
-         request_id, headers)
+        (RUN, id, alone, array, offset, size, payload, envelope)
         (FREE, offset, size)              an answer's block has been read
-        (CANCEL, id)                      nobody waits for this one any more
+        (CANCEL, id)                      nobody reads this stream any more
+        (PAUSE, id) (RESUME, id)          of a stream whose client is slow
     model process → front
-        (HELLO, incarnation, decodes, encodes, plain, origin, device)
+        (HELLO, incarnation, decodes, plain, origin, device)
         (DONE, id, status, content_type, headers, array, offset, size, payload)
+        (STREAM, id)                      in place of DONE; then, when they are there:
+        (HEAD, id, status, content_type, headers, body, whole)
+        (CHUNKS, id, chunks)
+        (END, id, broken)
 
-``decodes``: no function of the user's wants bodies, so the front decodes them; ``encodes``: none
-makes bodies; ``plain``: none sees requests at all, so ``headers`` may be left out.
+``decodes``: no function of the user's wants bodies, so the front decodes them; ``plain``: none sees
+requests at all, so ``headers`` may be left out.
+``envelope`` is ``carriage.envelope``'s.
 ``array`` is ``(dtype, shape)`` when the bytes are an array's, else None. ``payload`` holds the
 bytes themselves when ``offset`` is -1.
 """
@@ -29,7 +34,7 @@ import marshal
 import struct
 from typing import Any
 
-HELLO, RUN, FREE, CANCEL, DONE = range(5)
+HELLO, RUN, FREE, CANCEL, PAUSE, RESUME, DONE, STREAM, HEAD, CHUNKS, END = range(11)
 #: Answers up to this size travel inside the message.
 INLINE_BYTES = 16 * 1024
 

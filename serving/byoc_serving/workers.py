@@ -139,8 +139,9 @@ class AsgiWorker(LoopWorker):
         return create_app(self.service)
 
     def beat(self) -> None:
-        """Tell the others that the loop runs."""
-        self.service.beat()
+        """Tell the others that the loop runs; leave when the model cannot be asked any more."""
+        if not self.service.beat():
+            self.handle_exit_signal()
 
     async def _serve(self) -> None:
         self._stop = stop = asyncio.Event()
@@ -207,7 +208,8 @@ class WsgiWorker(PatientThreadWorker):
 
     def is_parent_alive(self) -> bool:
         """Whether to go on: the master lives and has not begun to stop."""
-        self.service.beat()
+        if not self.service.beat():
+            self.alive = False
         if not super().is_parent_alive() or self.app.table.stopping:
             # Noticed before the signal: the listening sockets must be closed all the same.
             self.alive = False

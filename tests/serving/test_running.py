@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import time
 
-from byoc_serving.running import End, Running
+from byoc_serving.running import End, Left, Running
 
 
 def test_what_a_process_was_running_is_known_after_its_end_and_while_the_next_works():
     running = Running(2)
     running.begin(1, 4, [(0, 7), (3, 7), (3, 1 << 40)])
     running.begin(1, 5, [(3, 9)])
-    assert running.left(1, 4, 3) == (End.CRASHED, {7, 1 << 40})
-    assert running.left(1, 4, 0) == (End.CRASHED, {7})
-    assert running.left(1, 4, 1) == (End.CRASHED, set())
-    assert running.left(0, 4, 3) == (End.CRASHED, set())
+    assert running.left(1, 4, 3) == Left(End.CRASHED, frozenset({7, 1 << 40}), 3)
+    assert running.left(1, 4, 0) == Left(End.CRASHED, frozenset({7}), 3)
+    assert running.left(1, 4, 1) == Left(End.CRASHED, frozenset(), 3)
+    assert running.left(0, 4, 3) == Left()
     running.done(1, 5)
-    assert running.left(1, 5, 3) == (End.CRASHED, set())
+    assert running.left(1, 5, 3) == Left()
     running.done(1, 6)
-    assert running.left(1, 4, 3) == (End.CRASHED, set())
+    assert running.left(1, 4, 3) == Left()
 
 
 def test_condemned_process_is_told_from_a_crashed_one():
     running = Running(1)
     running.begin(0, 0, [(0, 1)])
     running.condemn(0, 0)
-    assert running.left(0, 0, 0) == (End.HUNG, {1})
+    assert running.left(0, 0, 0) == Left(End.HUNG, frozenset({1}), 1)
 
 
 def test_time_of_the_running_batch_is_measured():

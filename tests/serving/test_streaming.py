@@ -83,8 +83,18 @@ def predict_fn(ask, model, context):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, front: str) -> Path:
-    root = tmp_path_factory.mktemp(f"streaming-{front}")
+def front(variant: str) -> str:
+    return variant.partition("-")[0]
+
+
+@pytest.fixture(scope="module")
+def topology(variant: str) -> str:
+    return variant.partition("-")[2] or "inline"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, variant: str) -> Path:
+    root = tmp_path_factory.mktemp(f"streaming-{variant}")
     code = root / "model" / "code"
     code.mkdir(parents=True)
     (code / "inference.py").write_text(HANDLER)
@@ -92,8 +102,15 @@ def root(tmp_path_factory: pytest.TempPathFactory, front: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(root: Path, front: str, serve_command: list[str], server_class: Any) -> Iterator[Server]:
-    environ = {"BYOC_FRONT": front, "BYOC_MAX_STREAMS": "3", "BYOC_STREAM_TIMEOUT_SECONDS": "60"}
+def server(
+    root: Path, front: str, topology: str, serve_command: list[str], server_class: Any
+) -> Iterator[Server]:
+    environ = {
+        "BYOC_FRONT": front,
+        "BYOC_TOPOLOGY": topology,
+        "BYOC_MAX_STREAMS": "3",
+        "BYOC_STREAM_TIMEOUT_SECONDS": "60",
+    }
     server = server_class(root, environ, serve_command)
     try:
         yield server.wait_ready()
@@ -301,8 +318,8 @@ def test_output_fn_gets_each_item_or_as_a_generator_the_whole_stream(
     assert server.invoke("one two", "application/json").body == b"application/json:onetwo"
 
 
-def test_a_stop_lets_a_stream_end(start, root: Path, front):
-    server = start(root, BYOC_FRONT=front).wait_ready()
+def test_a_stop_lets_a_stream_end(start, root: Path, front, topology):
+    server = start(root, BYOC_FRONT=front, BYOC_TOPOLOGY=topology).wait_ready()
     with streaming(server, {"items": ["first"], "gate": f"stop-{front}"}) as response:
         assert response.read(5) == b"first"
         stopped: list[int] = []
@@ -319,8 +336,10 @@ def test_a_stop_lets_a_stream_end(start, root: Path, front):
     assert stopped == [0]
 
 
-def test_a_stream_that_lasts_too_long_is_ended_in_its_own_words(start, root: Path, front):
-    server = start(root, BYOC_FRONT=front, BYOC_STREAM_TIMEOUT_SECONDS="1").wait_ready()
+def test_a_stream_that_lasts_too_long_is_ended_in_its_own_words(start, root: Path, front, topology):
+    server = start(
+        root, BYOC_FRONT=front, BYOC_TOPOLOGY=topology, BYOC_STREAM_TIMEOUT_SECONDS="1"
+    ).wait_ready()
     with streaming(server, {"endless": True}, "application/jsonlines") as response:
         with pytest.raises(http.client.IncompleteRead) as broken:
             response.read()

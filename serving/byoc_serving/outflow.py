@@ -1,0 +1,103 @@
+"""A model process's streams on their way to the fronts: chunks leave with the loop's next turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from byoc_serving.exchange import Response
+    from byoc_serving.link import Link
+    from byoc_serving.streaming import Stream
+
+Key = tuple[Any, int]
+
+
+@dataclass
+class _Flow:
+    stream: Stream[Response]
+    link: Link
+    headed: bool = False
+    paused: bool = False
+
+
+class Outflow:
+    """The streams of a model process; used in its loop, but for what the streams' threads tell.
+
+    Attributes:
+        wake: a descriptor that can be read when ``pump`` has something to do.
+    """
+
+    def __init__(self) -> None:
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._news: deque[Key] = deque()
+        self._flows: dict[Key, _Flow] = {}
+
+    def add(self, front: Hashable, link: Link, identifier: int, stream: Stream[Response]) -> None:
+        """Send a stream as the answer to a request of a front's."""
+        key = (front, identifier)
+        self._flows[key] = _Flow(stream, link)
+        link.queue((wire.STREAM, identifier))
+        stream.listen(lambda: self._tell(key))
+
+    def _tell(self, key: Key) -> None:
+        self._news.append(key)
+        # A full counter wakes the loop as well.
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self.wake, 1)
+
+    def pump(self) -> set[Any]:
+        """Queue what is new; the fronts whose links have to be flushed."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wake)
+        keys: dict[Key, None] = {}
+        while self._news:
+            keys[self._news.popleft()] = None
+        for key in keys:
+            flow = self._flows.get(key)
+            if flow is not None:
+                self._move(key, flow)
+        return {front for front, _ in keys}
+
+    def _move(self, key: Key, flow: _Flow) -> None:
+        stream, identifier = flow.stream, key[1]
+        head = stream.head
+        if head is not None and not flow.headed:
+            flow.headed = True
+            flow.link.queue(
+                (
+                    *(wire.HEAD, identifier, head.status, head.content_type, head.headers),
+                    *(head.body, stream.whole),
+                )
+            )
+        if flow.headed and not flow.paused:
+            chunks = stream.take()
+            if chunks:
+                flow.link.queue((wire.CHUNKS, identifier, [bytes(chunk) for chunk in chunks]))
+        if stream.ended:
+            flow.link.queue((wire.END, identifier, stream.broken))
+            del self._flows[key]
+
+    def control(self, front: Hashable, message: wire.Message) -> None:
+        """A front cancels, pauses or resumes a stream."""
+        key = (front, message[1])
+        flow = self._flows.get(key)
+        if flow is None:
+            return
+        if message[0] == wire.CANCEL:
+            flow.stream.cancel()
+        else:
+            flow.paused = message[0] == wire.PAUSE
+        self._tell(key)
+
+    def drop(self, front: Hashable) -> None:
+        """A front is gone: nobody reads its streams."""
+        for key in [key for key in self._flows if key[0] is front]:
+            self._flows.pop(key).stream.cancel()
