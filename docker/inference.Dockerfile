@@ -140,6 +140,7 @@ LABEL org.opencontainers.image.title="sagemaker-byoc inference" \
       org.opencontainers.image.source="${SOURCE}" \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
       com.amazonaws.sagemaker.capabilities.bidirectional-streaming="true" \
+      com.amazonaws.sagemaker.capabilities.multi-models="true" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       sagemaker-byoc.contract="2026-11" \
       sagemaker-byoc.cuda.lane="${CUDA_LANE}" \

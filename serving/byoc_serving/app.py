@@ -59,7 +59,7 @@ def create_app(service: Service) -> flask.Flask:
     app.add_url_rule(
         "/invocations",
         "invocations",
-        lambda: _flask(_invocation(service)),
+        lambda: _flask(invocation_of(service)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -67,7 +67,7 @@ def create_app(service: Service) -> flask.Flask:
     app.add_url_rule(
         BIDIRECTIONAL_PATH,
         "bidirectional",
-        lambda: _flask(service.refusal(_no_upgrade(service), _headers())),
+        lambda: _flask(service.refusal(_no_upgrade(service), headers_of(flask.request))),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -82,7 +82,7 @@ def create_app(service: Service) -> flask.Flask:
     def refused(error: Exception) -> flask.Response:
         if isinstance(error, WebsocketMismatch):
             error = _no_upgrade(service)
-        return _flask(service.refusal(_translated(error), _headers()))
+        return _flask(service.refusal(_translated(error), headers_of(flask.request)))
 
     app.register_error_handler(HTTPException, refused)
     app.register_error_handler(Exception, refused)
@@ -107,10 +107,11 @@ def _translated(error: Exception) -> RequestError:
     return InternalError("the server failed; the log has the details under this request_id")
 
 
-def _headers() -> list[tuple[bytes, bytes]]:
+def headers_of(request: flask.Request) -> list[tuple[bytes, bytes]]:
+    """A request's headers as the server's core has them."""
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in flask.request.headers.items()
+        for name, value in request.headers.items()
         if value or name.lower() not in {"content-type", "content-length"}
     ]
 
@@ -132,15 +133,18 @@ def _no_upgrade(service: Service) -> RequestError:
 
 def _execution_parameters(service: Service) -> Response:
     if not service.settings.execution_parameters:
-        return service.refusal(NotFoundError(no_route(flask.request.path)), _headers())
+        return service.refusal(
+            NotFoundError(no_route(flask.request.path)), headers_of(flask.request)
+        )
     if flask.request.method not in ("GET", "HEAD"):
         error = MethodNotAllowedError(flask.request.method, flask.request.path, "GET, HEAD")
-        return service.refusal(error, _headers())
+        return service.refusal(error, headers_of(flask.request))
     return execution.parameters(service.settings, service.table.required)
 
 
-def _invocation(service: Service) -> Response:
-    headers = _headers()
+def invocation_of(service: Service, model: str = "") -> Response:
+    """Answer the current request as an invocation (of one model of several)."""
+    headers = headers_of(flask.request)
     if flask.request.method != "POST":
         error = MethodNotAllowedError(flask.request.method, "/invocations", "POST")
         return service.refusal(error, headers)
@@ -149,6 +153,7 @@ def _invocation(service: Service) -> Response:
     except RequestError as error:
         return service.refusal(error, headers)
     try:
+        invocation.model = model
         invocation.body = _body(service, invocation)
         if service.sessions is not None and service.sessions.concerns(invocation):
             answer = _session(service.sessions, invocation)

@@ -91,7 +91,7 @@ class AsgiFront:
             return
         await respond(send, response)
 
-    async def _invocation(self, scope: Message, receive: Receive) -> Response:
+    async def _invocation(self, scope: Message, receive: Receive, model: str = "") -> Response:
         service = self._service
         headers = scope["headers"]
         if scope["method"] != "POST":
@@ -102,6 +102,7 @@ class AsgiFront:
         except RequestError as error:
             return service.refusal(error, headers)
         try:
+            invocation.model = model
             invocation.body = await self._body(invocation, receive)
             if service.sessions is not None and service.sessions.concerns(invocation):
                 answer = await self._session(service.sessions, invocation)

@@ -12,10 +12,13 @@
     │   └── ModelError             the model cannot be loaded
     └── RequestError               one request fails: an HTTP status
         ├── BadBodyError              400 the body is not what its type says
+        ├── ModelLoadError            500 a model of several cannot be loaded
         ├── NotFoundError             404 no such path
+        │   └── UnknownModelError     404 no such model
         ├── MethodNotAllowedError     405 the path does not take this method
         ├── NotAcceptableError        406 the answer cannot be given in an accepted type
         ├── RequestTimeoutError       408 the headers did not arrive
+        ├── ModelExistsError          409 the model is loaded already
         ├── BodyTimeoutError          408 the body did not arrive
         ├── BodyTooLargeError         413 the body is over the limit
         ├── UnsupportedTypeError      415 the body's type is not understood
@@ -24,7 +27,8 @@
         ├── InternalError             500 a bug, ours or the handler's
         ├── UnavailableError          503 loading, full or draining (Retry-After)
         ├── InsufficientStorageError  507 no room on the disk for a long body
-        └── DeadlineError             504 the answer came too late to be of use
+        ├── DeadlineError             504 the answer came too late to be of use
+        └── InsufficientMemoryError   507 too little memory for a model or its request
 
 A message says what was seen, what was expected and what to do. Exit code 3 is what makes
 gunicorn's master stop instead of starting the worker again.
@@ -228,3 +232,40 @@ def protocol_error(
     error = RequestError(f"malformed HTTP request: {message or 'not understood'}", headers)
     error.status, error.code = status, _PROTOCOL_CODES[status]
     return error
+
+
+class UnknownModelError(NotFoundError):
+    """No model of that name is loaded."""
+
+    code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no model {name[:200]!r} is loaded; load it first: POST /models with "
+            '{"model_name": …, "url": …}'
+        )
+
+
+class ModelExistsError(RequestError):
+    """A model of that name is loaded, or being loaded."""
+
+    status = 409
+    code = "model_already_loaded"
+
+    def __init__(self, name: str, *, loading: bool) -> None:
+        state = "being loaded" if loading else "loaded already"
+        super().__init__(f"the model {name[:200]!r} is {state}; unload it first to replace it")
+
+
+class ModelLoadError(RequestError):
+    """A model of a multi-model server cannot be loaded; the others go on."""
+
+    status = 500
+    code = "model_load_failed"
+
+
+class InsufficientMemoryError(RequestError):
+    """Too little memory: SageMaker unloads other models and tries again (contract, section 10)."""
+
+    status = 507
+    code = "insufficient_memory"

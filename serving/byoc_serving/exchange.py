@@ -57,6 +57,7 @@ class Invocation:
         future: where the front waits for the Response.
         session_id: the session header as sent, or "".
         session: the session that this request belongs to; it travels to wherever the handler runs.
+        model: which model of a multi-model server is meant.
     """
 
     headers: Sequence[tuple[bytes, bytes]]
@@ -71,6 +72,7 @@ class Invocation:
     future: Any = None
     session_id: str = ""
     session: Session | None = None
+    model: str = ""
     _request_id: str = field(default="", repr=False)
 
     @classmethod

@@ -37,8 +37,8 @@ def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]
     return {
         "bind": f"{_bracketed(settings.host)}:{settings.port}",
         "workers": workers,
-        "worker_class": f"byoc_serving.workers.{'AsgiWorker' if asgi else 'WsgiWorker'}",
-        "threads": 1 if asgi else settings.queue_requests + SPARE_THREADS,
+        "worker_class": _worker_class(settings),
+        "threads": 1 if asgi else settings.admitted_requests + SPARE_THREADS,
         "worker_connections": connections_allowed(),
         "backlog": 2048,
         "keepalive": KEEPALIVE_S,
@@ -77,6 +77,13 @@ def raise_descriptor_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _worker_class(settings: Settings) -> str:
+    front = "Asgi" if settings.front == "asgi" else "Wsgi"
+    if settings.multi_model:
+        return f"byoc_serving.multimodel.workers.{front}ModelsWorker"
+    return f"byoc_serving.workers.{front}Worker"
 
 
 def _bracketed(host: str) -> str:

@@ -57,7 +57,7 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _cgroup_folders(filesystem: Path, controller: str) -> list[Path]:
+def cgroup_folders(filesystem: Path, controller: str) -> list[Path]:
     """This process's cgroup folders from its own up to the root, v2 and v1."""
     base = filesystem / "sys/fs/cgroup"
     folders: list[Path] = []
@@ -82,7 +82,7 @@ def _cgroup_folders(filesystem: Path, controller: str) -> list[Path]:
 def cpu_quota(filesystem: Path = Path("/")) -> float | None:
     """Cores by the cgroup's CPU quota (v2 ``cpu.max``, v1 ``cpu.cfs_*``), None: unlimited."""
     quotas: list[float] = []
-    for folder in _cgroup_folders(filesystem, "cpu"):
+    for folder in cgroup_folders(filesystem, "cpu"):
         both = (_read(folder / "cpu.max") or "").split()
         if not both:
             quota, period = (
@@ -98,7 +98,7 @@ def cpu_quota(filesystem: Path = Path("/")) -> float | None:
 def memory_limit(filesystem: Path = Path("/")) -> int:
     """Bytes that this process may use: the cgroup's limit or the machine's memory."""
     limits: list[int] = []
-    for folder in _cgroup_folders(filesystem, "memory"):
+    for folder in cgroup_folders(filesystem, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             text = _read(folder / name)
             if text and text.isdigit():

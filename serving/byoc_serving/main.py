@@ -72,7 +72,10 @@ def _serve(settings: Settings) -> int:
     workspace = held.path
     owner = os.getpid()
     app: master.Application
-    if settings.topology == "isolated" or (settings.topology == "auto" and machine.gpus):
+    if settings.multi_model:
+        # One front knows all models; these have processes of their own, whatever the topology.
+        app = master.Application(settings, machine, 1, workspace)
+    elif settings.topology == "isolated" or (settings.topology == "auto" and machine.gpus):
         app = isolated.IsolatedApplication(settings, machine, workspace)
     else:
         workers = settings.workers or machine.workers(tree_bytes(settings.model_dir))

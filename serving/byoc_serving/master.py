@@ -18,6 +18,7 @@ from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
 from byoc_serving.gunicorn_conf import options
 from byoc_serving.inline import Inline
+from byoc_serving.multimodel.fleet import Fleet
 from byoc_serving.patience import harden
 from byoc_serving.porter import Porter
 from byoc_serving.preload import preload
@@ -89,6 +90,9 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
     def make_service(self, worker: Any) -> Service:
         """A worker's service, in the worker's process."""
         slot: int = worker.slot
+        if self.settings.multi_model:
+            fleet = Fleet(self.settings, self.machine, self.workspace, lambda: self.table.stopping)
+            return Service(self.settings, self.table, slot, fleet)
         gpus = self.machine.gpus
         gpu = gpus[slot % len(gpus)] if gpus else None
         engine = Engine(
@@ -109,7 +113,7 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         log.info(
             "ready after %.1f s: model %s, handler %s, %d worker%s, port %d, device %s, front %s",
             time.monotonic() - self.table.started,
-            self.settings.model_dir,
+            self.settings.models_dir if self.settings.multi_model else self.settings.model_dir,
             origin,
             self.workers,
             "" if self.workers == 1 else "s",

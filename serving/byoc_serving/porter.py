@@ -17,6 +17,7 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import Response, error_response, no_route, request_id
 from byoc_serving.health import PING_METHODS, diagnosis, ping
+from byoc_serving.multimodel.routes import is_ours
 from byoc_serving.workers import LoopWorker
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class Porter(LoopWorker):
         error: RequestError
         if path == "/ping" and method in PING_METHODS:
             return ping(self.table)
-        if path == "/invocations" and method == "POST":
+        models = self.app.settings.multi_model and is_ours(path)
+        if models or (path == "/invocations" and method == "POST"):
             error = UnavailableError(diagnosis(self.table)[1], "loading")
         elif path in {"/ping", "/invocations"}:
             allowed = "POST" if path == "/invocations" else ", ".join(PING_METHODS)

@@ -70,7 +70,7 @@ class Service:
         self.spooling = spooling
         # A transform job sends no more at once than it was told to; it must not be refused.
         queue_bytes = MOST_BODY_BYTES if settings.batch else settings.queue_bytes
-        self.admission = Admission(settings.queue_requests, queue_bytes)
+        self.admission = Admission(settings.admitted_requests, queue_bytes)
         self._deliver: Callable[[Delivery], None] = settle
         self._leaving = False
 

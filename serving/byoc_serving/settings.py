@@ -35,6 +35,9 @@ _DEADLINES = (
     "SAGEMAKER_MODEL_SERVER_TIMEOUT",
     "SAGEMAKER_TS_RESPONSE_TIMEOUT",
 )
+#: What all models of a multi-model server hold together, as a multiple of what one may: a slow
+#: model cannot shut the door to the others.
+MODEL_QUEUES = 4
 FRONTS = ("asgi", "wsgi")
 #: The default first: what is measured to be faster and verified to be equal.
 OPTIMIZE = ("freeze", "off", "compile", "bf16")
@@ -114,6 +117,15 @@ class Settings:
         log_format: ``text`` or ``json`` (``BYOC_LOG_FORMAT``).
         log_level: ``logging``'s number (``SAGEMAKER_CONTAINER_LOG_LEVEL``).
         access_log: one line a request (``BYOC_ACCESS_LOG``).
+        multi_model: models come and go by request (``SAGEMAKER_MULTI_MODEL``).
+        max_models: models at once; None: as memory allows (``BYOC_MAX_MODELS``).
+        models_memory_bytes: memory of all models together; None: what the machine or its control
+            group has (``BYOC_MODELS_MEMORY_BYTES``).
+        load_timeout_s: time for one model of a multi-model server to load
+            (``SAGEMAKER_STARTUP_TIMEOUT``).
+        unload_grace_s: time for running requests when a model is unloaded
+            (``BYOC_UNLOAD_GRACE_SECONDS``).
+        model_path: one model's directory of a multi-model server; set by the server itself.
     """
 
     root: Path = Path("/opt/ml")
@@ -153,11 +165,27 @@ class Settings:
     log_format: str = "text"
     log_level: int = logging.INFO
     access_log: bool = False
+    multi_model: bool = False
+    max_models: int | None = None
+    models_memory_bytes: int | None = None
+    load_timeout_s: float = 600.0
+    unload_grace_s: float = 60.0
+    model_path: Path | None = None
 
     @property
     def model_dir(self) -> Path:
         """Where the platform unpacks the model archive; read-only."""
-        return self.root / "model"
+        return self.model_path or self.root / "model"
+
+    @property
+    def admitted_requests(self) -> int:
+        """Requests that a front process holds at once: each of several models has its queue."""
+        return self.queue_requests * (MODEL_QUEUES if self.multi_model else 1)
+
+    @property
+    def models_dir(self) -> Path:
+        """Where the platform unpacks the models of a multi-model server."""
+        return self.root / "models"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -175,6 +203,7 @@ class Settings:
         )
         port = read.integer("SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535)
         read.port_range("SAGEMAKER_SAFE_PORT_RANGE")
+        many, optimize = read.flag("SAGEMAKER_MULTI_MODEL"), read.text("BYOC_OPTIMIZE")
         settings = cls(
             root=Path(read.text("BYOC_ROOT") or "/opt/ml"),
             host=read.text("BYOC_HOST") or cls.host,
@@ -192,7 +221,8 @@ class Settings:
                 or read.optional_integer("OMP_NUM_THREADS", 1, 1024)
             ),
             max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
-            optimize=read.choice("BYOC_OPTIMIZE", OPTIMIZE),
+            # A faster form is a second copy of the weights, and here memory is what is short.
+            optimize="off" if many and not optimize else read.choice("BYOC_OPTIMIZE", OPTIMIZE),
             queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
             queue_bytes=read.integer("BYOC_QUEUE_BYTES", DEFAULT_QUEUE_BYTES, 1, 1 << 42),
             max_body_bytes=max_body_bytes,
@@ -229,6 +259,11 @@ class Settings:
             log_format=read.choice("BYOC_LOG_FORMAT", LOG_FORMATS),
             log_level=read.log_level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
             access_log=read.flag("BYOC_ACCESS_LOG"),
+            multi_model=many,
+            max_models=read.optional_integer("BYOC_MAX_MODELS", 1, 1 << 20),
+            models_memory_bytes=read.optional_integer("BYOC_MODELS_MEMORY_BYTES", 1, 1 << 50),
+            load_timeout_s=float(read.integer("SAGEMAKER_STARTUP_TIMEOUT", 600, 1, 86400)),
+            unload_grace_s=float(read.integer("BYOC_UNLOAD_GRACE_SECONDS", 60, 0, 3600)),
         )
         if read.problems:
             raise SettingsError(read.problems)

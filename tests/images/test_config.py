@@ -69,6 +69,7 @@ def test_inference_image_claims_the_capabilities_that_it_has(
     expected = {
         f"{prefix}accept-bind-to-port": "true",
         f"{prefix}bidirectional-streaming": "true",
+        f"{prefix}multi-models": "true",
     }
     assert claimed == (expected if built_image.kind == "inference" else {})
 

@@ -45,9 +45,11 @@ class Server:
         published = docker("port", name, f"{port}/tcp", check=True).stdout.split()[0]
         self.url = f"http://127.0.0.1:{published.rpartition(':')[2]}"
 
-    def request(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    def request(
+        self, path: str, body: bytes | None = None, method: str | None = None, **headers: str
+    ) -> tuple[int, bytes]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.url + path, data=body, headers=named)
+        request = urllib.request.Request(self.url + path, data=body, headers=named, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
                 return reply.status, reply.read()
@@ -124,6 +126,50 @@ def test_machine_without_shared_memory_serves(serve, tmp_path) -> None:
     )
     server.wait_ready()
     assert server.ask([[3.0]]) == [[3.0]]
+
+
+@pytest.mark.contract(81, 82, 83, 92)
+def test_multi_model_container_loads_within_its_memory_and_stops_with_zero(
+    serve, tmp_path, docker
+) -> None:
+    handler = """
+import torch
+def model_fn(model_dir):
+    return torch.zeros(60_000_000)
+def predict_fn(data, model):
+    return data + model[:1]
+"""
+    names = ("one", "two", "three", "four", "five", "six")
+    for name in names:
+        folder = model(tmp_path / "models" / name, handler)
+        # The archive's size announces what the model will take; it is not read.
+        with (folder / "weights.bin").open("wb") as file:
+            file.truncate(80_000_000)
+    tmp_path.chmod(0o755)
+    server = serve(
+        None, "--volume", f"{tmp_path / 'models'}:/opt/ml/models:ro",
+        "--env", "SAGEMAKER_MULTI_MODEL=true", "--read-only", "--tmpfs", "/tmp",
+        "--memory", "1g", "--memory-swap", "1g",
+    )  # fmt: skip
+    server.wait_ready()
+    assert server.request("/models") == (200, b'{"models":[]}')
+    bodies = {n: {"model_name": n, "url": f"/opt/ml/models/{n}/model"} for n in names}
+    statuses = [server.request("/models", json.dumps(bodies[n]).encode())[0] for n in names]
+    loaded = statuses.count(200)
+    # A limit of 1 GiB takes some of them; those that do not fit are refused, nothing is killed.
+    assert 1 <= loaded < len(names)
+    assert statuses == [200] * loaded + [507] * (len(names) - loaded)
+    assert server.request("/ping")[0] == 200
+    for name in names[:loaded]:
+        answer = server.request(
+            f"/models/{name}/invoke", b"[[1.5]]", Content_Type="application/json"
+        )
+        assert answer == (200, b"[[1.5]]")
+    assert server.request("/models/one", method="DELETE")[0] == 200
+    assert server.request("/models", json.dumps(bodies["six"]).encode())[0] == 200
+    docker("stop", "--time", "30", server.name, check=True)
+    assert docker.wait(server.name) == 0
+    assert "Traceback" not in docker.logs(server.name)
 
 
 @pytest.mark.contract(56, 69)

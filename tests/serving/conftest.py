@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.parse
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,3 +292,104 @@ def shared_server(
         yield server.wait_ready()
     finally:
         server.kill()
+
+
+class Models:
+    """The models of a multi-model server: written, loaded, asked; unloaded after each test."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._written = 0
+
+    def write(self, handler: str = "", **files: bytes) -> str:
+        """A model's directory; returns its url, as the platform says it."""
+        self._written += 1
+        folder = f"{self._written:04d}-{os.urandom(4).hex()}"
+        model = self.server.root / "models" / folder / "model"
+        (model / "code").mkdir(parents=True)
+        echo = "import torch\ndef model_fn(model_dir): return torch.nn.Identity()\n"
+        (model / "code" / "inference.py").write_text(textwrap.dedent(handler) or echo)
+        for name, content in files.items():
+            (model / "code" / name.replace("__", ".")).write_bytes(content)
+        return f"/opt/ml/models/{folder}/model"
+
+    def load(self, name: str, url: str | None = None) -> Answer:
+        body = json.dumps({"model_name": name, "url": url or self.write()})
+        return self.server.request("POST", "/models", body)
+
+    def invoke(self, name: str, body: Any = "[[1]]", **headers: str) -> Answer:
+        sent = {"Content-Type": "application/json"}
+        sent |= {key.replace("_", "-"): value for key, value in headers.items()}
+        return self.server.request("POST", f"{path_of(name)}/invoke", body, sent)
+
+    def get(self, name: str) -> Answer:
+        return self.server.request("GET", path_of(name))
+
+    def delete(self, name: str) -> Answer:
+        return self.server.request("DELETE", path_of(name))
+
+    def names(self, limit: int | None = None) -> list[str]:
+        """All names, page by page."""
+        found: list[str] = []
+        query = {} if limit is None else {"limit": str(limit)}
+        while True:
+            answer = self.server.request("GET", f"/models?{urllib.parse.urlencode(query)}")
+            assert answer.status == 200, answer.body
+            found += [item["modelName"] for item in answer.json["models"]]
+            if "nextPageToken" not in answer.json:
+                return found
+            query["next_page_token"] = answer.json["nextPageToken"]
+
+    def pid(self, name: str) -> int:
+        """The process that holds a model with the handler's pid in its answer."""
+        return int(self.invoke(name, "[[0]]").json[0][0])
+
+    def clear(self) -> None:
+        for name in self.names():
+            self.delete(name)
+
+
+def path_of(name: str) -> str:
+    return f"/models/{urllib.parse.quote(name, safe='')}"
+
+
+@pytest.fixture(scope="session")
+def multimodel_server(
+    front: str, tmp_path_factory: pytest.TempPathFactory, serve_command: list[str]
+) -> Iterator[Server]:
+    """A multi-model server for tests that leave it as it is."""
+    root = tmp_path_factory.mktemp(f"models-{front}")
+    (root / "models").mkdir()
+    environ = {
+        "BYOC_FRONT": front,
+        "SAGEMAKER_MULTI_MODEL": "true",
+        "BYOC_MODELS_MEMORY_BYTES": str(16 * 1024**3),
+        "BYOC_MAX_MODELS": "200",
+        "BYOC_QUEUE_SIZE": "4",
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "3",
+    }
+    server = Server(root, environ, serve_command)
+    try:
+        yield server.wait_ready()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def models(multimodel_server: Server) -> Iterator[Models]:
+    """The shared multi-model server, empty before and after."""
+    fleet = Models(multimodel_server)
+    yield fleet
+    fleet.clear()
+
+
+@pytest.fixture
+def own_models(start: Callable[..., Server], tmp_path: Path, front: str) -> Callable[..., Models]:
+    """Starts a multi-model server of the test's own."""
+
+    def begin(**environ: str) -> Models:
+        (tmp_path / "ml" / "models").mkdir(parents=True)
+        server = start(tmp_path / "ml", BYOC_FRONT=front, SAGEMAKER_MULTI_MODEL="true", **environ)
+        return Models(server.wait_ready())
+
+    return begin

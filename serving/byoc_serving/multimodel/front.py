@@ -1,0 +1,103 @@
+"""The multi-model routes on both fronts: on the ASGI path, and in the Flask application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import flask
+
+from byoc_serving.app import create_app, headers_of, invocation_of
+from byoc_serving.asgi import AsgiFront, read_all, respond
+from byoc_serving.errors import InternalError, RequestError
+from byoc_serving.logs import log
+from byoc_serving.multimodel.routes import Action, is_ours, route
+
+if TYPE_CHECKING:
+    from byoc_serving.asgi import Bridge, Message, Receive, Send
+    from byoc_serving.exchange import Response
+    from byoc_serving.multimodel.fleet import Fleet
+    from byoc_serving.service import Service
+
+#: ``POST /models`` has a name and a path to say.
+_BODY_LIMIT_BYTES = 64 * 1024
+
+
+class ModelsFront(AsgiFront):
+    """The ASGI application of a multi-model server.
+
+    Args:
+        service: HTTP's rules, with the fleet behind them.
+        bridge: the application for every other path.
+        fleet: the models.
+    """
+
+    def __init__(self, service: Service, bridge: Bridge, fleet: Fleet) -> None:
+        super().__init__(service, bridge)
+        self._fleet = fleet
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and is_ours(scope["path"]):
+            await respond(send, await self._models(scope, receive))
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _models(self, scope: Message, receive: Receive) -> Response:
+        raw_path = scope["raw_path"].split(b"?")[0] or quote(scope["path"]).encode()
+        try:
+            wanted = route(scope["method"], raw_path)
+            if wanted.action is Action.INVOKE:
+                self._fleet.registry.find(wanted.name)
+                return await self._invocation(scope, receive, wanted.name)
+            body = await read_all(receive, _BODY_LIMIT_BYTES)
+            return await self._fleet.manage(wanted, scope["query_string"], body)
+        except RequestError as error:
+            return self._service.refusal(error, scope["headers"])
+        except Exception:  # noqa: BLE001 - logged, and every request gets an answer
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            bug = InternalError("the server failed; the log has the details")
+            return self._service.refusal(bug, scope["headers"])
+
+
+def create_models_app(service: Service, fleet: Fleet) -> flask.Flask:
+    """The complete application of a multi-model server, under any WSGI server."""
+    app = create_app(service)
+
+    def models() -> flask.Response | None:
+        # Before Flask's own routing, which would decode names, and join their slashes.
+        if not is_ours(flask.request.path):
+            return None
+        try:
+            response = _answer(service, fleet)
+        except RequestError as error:
+            response = service.refusal(error, headers_of(flask.request))
+        return flask.Response(
+            response.body,
+            response.status,
+            list(response.headers),
+            content_type=response.content_type,
+        )
+
+    app.before_request(models)
+    return app
+
+
+def _answer(service: Service, fleet: Fleet) -> Response:
+    request = flask.request
+    wanted = route(request.method, _raw_path())
+    if wanted.action is Action.INVOKE:
+        fleet.registry.find(wanted.name)
+        return invocation_of(service, wanted.name)
+    body = request.stream.read(_BODY_LIMIT_BYTES + 1)
+    if len(body) > _BODY_LIMIT_BYTES:
+        raise RequestError(f"a body of more than {_BODY_LIMIT_BYTES} bytes has no use here")
+    return fleet.run(wanted, request.query_string, body)
+
+
+def _raw_path() -> bytes:
+    """The path as sent, where the server tells it (gunicorn does)."""
+    raw = str(flask.request.environ.get("RAW_URI", "")).split("?")[0]
+    if not raw.startswith("/"):
+        raw = quote(flask.request.environ["PATH_INFO"].encode("latin-1"))
+    return raw.encode("latin-1")

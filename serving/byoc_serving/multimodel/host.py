@@ -1,0 +1,239 @@
+"""The process of one model: loads it, then answers what comes over the channel.
+
+One thread does it all: the requests that arrive during a forward wait in the channel and are the
+next batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving.engine import Engine
+from byoc_serving.errors import InsufficientMemoryError, InternalError, StartError
+from byoc_serving.exchange import Invocation, Response, error_response, request_id
+from byoc_serving.handler import explain
+from byoc_serving.multimodel.memory import usage
+from byoc_serving.multimodel.wire import Frame, Kind, Parser, head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from byoc_serving.settings import Settings
+
+log = logging.getLogger("byoc_serving")
+
+_RECEIVE_BYTES = 256 * 1024
+#: Short of memory, the kernel ends a loading model first, then a loaded one, never the front.
+_OOM_LOADING, _OOM_LOADED = 900, 500
+
+
+class ModelEngine(Engine):
+    """An engine whose requests say 507 when memory runs out, so that others are unloaded."""
+
+    def _failed(self, stage: str, invocation: Invocation, error: Exception) -> Response:
+        if is_memory_error(error):
+            log.error("request %s: out of memory", invocation.request_id)
+            fault = InsufficientMemoryError(
+                "out of memory for this request; unload other models, or send smaller batches"
+            )
+            return error_response(fault, invocation.request_id)
+        return super()._failed(stage, invocation, error)
+
+
+def serve(channel: socket.socket, settings: Settings, spec: Mapping[str, Any]) -> int:
+    """Be the process of a model until the channel closes or SIGTERM.
+
+    Args:
+        channel: the stream to the front.
+        settings: the server's; the model's own are made from them.
+        spec: ``folder`` (the unpacked archive), ``workspace`` (a writable directory of this
+            model's own), ``gpu`` (ordinal, UUID, or None for the CPU).
+
+    Returns:
+        The exit code: 3 when the model cannot load.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("byoc-model")
+    channel.settimeout(None)
+    _oom_score(_OOM_LOADING)
+    host = Host(channel, _engine(settings, spec, channel))
+    if not host.load():
+        return 3
+    _oom_score(_OOM_LOADED)
+    host.answer_all()
+    return 0
+
+
+def _engine(settings: Settings, spec: Mapping[str, Any], channel: socket.socket) -> ModelEngine:
+    import json  # noqa: PLC0415 - phases are few
+
+    folder, workspace = Path(spec["folder"]), Path(spec["workspace"])
+    workspace.mkdir(parents=True, exist_ok=True)
+    submit = settings.submit_directory
+    if submit is not None and Path(submit.removeprefix("file://")).is_relative_to("/opt/ml/model"):
+        # What the SDK sends for a single model; here every model has its own code.
+        submit = None
+    own = replace(settings, model_path=folder, submit_directory=submit)
+
+    def told(phase: str) -> None:
+        with contextlib.suppress(OSError):
+            channel.sendall(head(Kind.PHASE, 0, json.dumps({"phase": phase}).encode()))
+
+    return ModelEngine(own, workspace, spec["gpu"], told)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    _ = number, frame
+    sys.exit(0)
+
+
+def _oom_score(score: int) -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+class Host:
+    """The model's side of the channel.
+
+    Args:
+        channel: a blocking stream socket.
+        engine: not loaded yet.
+    """
+
+    def __init__(self, channel: socket.socket, engine: ModelEngine) -> None:
+        self._channel = channel
+        self._engine = engine
+        self._parser = Parser()
+        self._waiting: deque[Frame] = deque()
+        self._ended = False
+
+    def load(self) -> bool:
+        """Load the model and tell the front how it went."""
+        import orjson  # noqa: PLC0415 - with torch, in the zygote
+
+        try:
+            _fresh_randomness()
+            self._engine.load()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            log.debug("loading failed", exc_info=True)
+            known = isinstance(error, StartError)
+            cause = str(error) if known else f"loading failed: {explain(error, None)}"
+            meta = orjson.dumps({"cause": cause, "memory": is_memory_error(error)})
+            self._channel.sendall(head(Kind.FAILED, 0, meta))
+            return False
+        used = usage()
+        facts = {
+            "handler": self._engine.handler.origin,
+            "device": self._engine.device,
+            "private_bytes": used.private_bytes,
+            "pss_bytes": used.pss_bytes,
+        }
+        self._channel.sendall(head(Kind.LOADED, 0, orjson.dumps(facts)))
+        return True
+
+    def answer_all(self) -> None:
+        """Answer requests, a batch at a time, until the front closes the channel."""
+        limit = max(1, self._engine.max_batch_items)
+        while frames := self._take(limit):
+            invocations = [_invocation(frame) for frame in frames]
+            try:
+                responses = self._engine.run(invocations)
+            except Exception as error:  # noqa: BLE001 - every request gets an answer
+                responses = [self._engine.rescue(i, error) for i in invocations]
+            for frame, response in zip(frames, responses, strict=True):
+                self._send(frame.number, response)
+
+    def _take(self, limit: int) -> list[Frame]:
+        """What has arrived, at least one frame; none at the channel's end."""
+        waiting = self._waiting
+        while len(waiting) < limit and not self._ended:
+            try:
+                data = self._channel.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT if waiting else 0)
+            except BlockingIOError:
+                break
+            self._ended = not data
+            waiting.extend(self._parser.feed(data))
+        return [waiting.popleft() for _ in range(min(limit, len(waiting)))]
+
+    def _send(self, number: int, response: Response) -> None:
+        import orjson  # noqa: PLC0415 - with torch, in the zygote
+
+        response = _whole(response)
+        meta = orjson.dumps(
+            {
+                "status": response.status,
+                "type": response.content_type,
+                "headers": response.headers,
+            }
+        )
+        body = response.body
+        start = head(Kind.ANSWER, number, meta, len(body))
+        if len(body) < _RECEIVE_BYTES:
+            self._channel.sendall(start + body)
+        else:
+            self._channel.sendall(start)
+            self._channel.sendall(body)
+
+
+def _whole(response: Response) -> Response:
+    """A streaming handler's response when its last chunk has been made."""
+    stream = response.stream
+    if stream is None:
+        return response
+    chunks: list[bytes] = []
+    while not stream.ended:
+        stream.wait(1.0)
+        chunks += stream.take()
+    result = stream.head
+    if result is None or (stream.broken and not stream.whole):
+        error = InternalError("the handler's stream broke off; the log has the details")
+        return error_response(error, request_id())
+    return result if stream.whole else replace(result, body=b"".join(chunks))
+
+
+def _invocation(frame: Frame) -> Invocation:
+    import orjson  # noqa: PLC0415 - with torch, in the zygote
+
+    meta = orjson.loads(frame.meta)
+    invocation = Invocation.from_headers(
+        [(name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]]
+    )
+    invocation.body = frame.body
+    invocation.identify(meta["id"])
+    return invocation
+
+
+def _fresh_randomness() -> None:
+    """Forked processes begin with the same generators; each shall be its own."""
+    import numpy as np  # noqa: PLC0415 - in the zygote
+    import torch  # noqa: PLC0415 - in the zygote
+
+    torch.seed()
+    np.random.seed(torch.initial_seed() % (1 << 32))  # noqa: NPY002 - the handler's legacy one
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, means that memory ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(seen, OSError) and seen.errno == errno.ENOMEM:
+            return True
+        if isinstance(seen, RuntimeError) and "can't allocate memory" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

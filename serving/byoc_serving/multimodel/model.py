@@ -1,0 +1,381 @@
+"""One model of the endpoint: its process, its requests, and what happens when it crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from byoc_serving.batcher import Admission
+from byoc_serving.errors import (
+    DeadlineError,
+    InsufficientMemoryError,
+    InternalError,
+    ModelLoadError,
+    RequestError,
+    UnavailableError,
+    UnknownModelError,
+)
+from byoc_serving.exchange import Response, error_response, one_line
+from byoc_serving.multimodel import memory
+from byoc_serving.multimodel.wire import Frame, Kind, head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from byoc_serving.backend import Delivery
+    from byoc_serving.exchange import Invocation
+    from byoc_serving.multimodel.channel import Channel
+    from byoc_serving.multimodel.nursery import Nursery
+    from byoc_serving.settings import Settings
+
+log = logging.getLogger("byoc_serving")
+
+#: A restart waits longer after each crash in a row, up to this.
+MAX_PAUSE_S = 60.0
+#: Requests wait for a restart that comes sooner; others are told to come back.
+PATIENCE_S = 2.0
+#: A model that has run this long has recovered.
+RECOVERED_S = 60.0
+
+
+class State(enum.Enum):
+    """Where a model is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    UNLOADING = "unloading"
+
+
+@dataclass
+class Call:
+    """A request inside: ``deaths`` counts the processes that ended while they held it."""
+
+    invocation: Invocation
+    start: bytes
+    body: bytes
+    deaths: int = 0
+
+
+class Model:
+    """A model and its process.
+
+    Args:
+        name: the platform's opaque name.
+        url: where it is, as the platform said.
+        spec: what the process is told: folder, workspace, gpu.
+        nursery: makes processes.
+        settings: the server's.
+        deliver: gets answered requests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        folder: Path,
+        spec: dict[str, Any],
+        nursery: Nursery,
+        settings: Settings,
+        deliver: Callable[[Delivery], None],
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.folder = folder
+        self.spec = spec
+        self.state = State.LOADING
+        self.admission = Admission(settings.queue_requests, settings.queue_bytes)
+        #: Set when it is gone for good.
+        self.gone = asyncio.Event()
+        self._nursery = nursery
+        self._settings = settings
+        self._deliver = deliver
+        self._channel: Channel | None = None
+        self._calls: dict[int, Call] = {}
+        self._numbers = 0
+        self._unsent: deque[int] = deque()
+        #: Requests that a crashed process held: sent again one by one, to find the guilty.
+        self._suspects: deque[int] = deque()
+        self._suspect: int | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._crashes = 0
+        self._since = time.monotonic()
+        self._resumes_at = 0.0
+        self._last_cause = ""
+        self._kills = 0
+        self._ending = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def label(self) -> str:
+        """The name as the log shows it."""
+        return one_line(self.name, 80)
+
+    async def load(self) -> dict[str, Any]:
+        """Start the process and wait until the model is loaded.
+
+        Returns:
+            What the process says of itself, with ``seconds``.
+
+        Raises:
+            InsufficientMemoryError: memory ran out.
+            ModelLoadError: the model cannot load; says why.
+            DeadlineError: it took too long.
+            UnavailableError: it was unloaded meanwhile, or no process can be had.
+        """
+        began = time.monotonic()
+        facts = await self._launch()
+        facts["seconds"] = time.monotonic() - began
+        self.ready()
+        return facts
+
+    async def _launch(self) -> dict[str, Any]:
+        import orjson  # noqa: PLC0415 - checked by main before anything else loads
+
+        kills = memory.oom_kills()
+        channel = await self._nursery.fork(self.spec, self._answered)
+        self._channel = channel
+        timeout = self._settings.load_timeout_s
+        if self.state is State.UNLOADING:
+            await self._nursery.stop(channel)
+        await asyncio.wait([channel.loaded], timeout=timeout)
+        if not channel.loaded.done():
+            phase = channel.phase
+            await self._nursery.stop(channel)
+            raise DeadlineError(
+                f"the model did not load within {timeout:.0f} s (last: {phase}); make it load "
+                "faster, or raise SAGEMAKER_STARTUP_TIMEOUT"
+            )
+        if not channel.loaded.cancelled():
+            frame = channel.loaded.result()
+            facts: dict[str, Any] = orjson.loads(frame.meta)
+            if frame.kind == Kind.LOADED:
+                return facts
+            await self._nursery.stop(channel)
+            self._check_unloading()
+            if facts["memory"]:
+                raise InsufficientMemoryError(f"memory ran out: {facts['cause']}")
+            raise ModelLoadError(facts["cause"])
+        code = await channel.exited
+        self._check_unloading()
+        if code == -9 or memory.oom_kills() > kills:
+            raise InsufficientMemoryError(
+                f"the model's process was killed while loading ({channel.phase}), most often by "
+                "the kernel for want of memory; unload another model, or use a larger instance"
+            )
+        raise ModelLoadError(
+            f"the model's process ended with {describe(code)} while loading ({channel.phase}); "
+            "the log may have more"
+        )
+
+    def _check_unloading(self) -> None:
+        if self.state is State.UNLOADING:
+            raise UnavailableError("the model was unloaded while it loaded", "unloading")
+
+    def ready(self) -> None:
+        """Take requests from now on, and look after the process."""
+        self.state = State.READY
+        self._since = time.monotonic()
+        self._kills = memory.oom_kills()
+        if self._keeper is None:
+            self._keeper = asyncio.ensure_future(self._keep())
+        self._pump()
+
+    def revive(self) -> None:
+        """Load again what a crashed front had loaded; requests wait meanwhile."""
+        self.state = State.RESTARTING
+        self._keeper = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
+        """Restart the process whenever it ends by itself."""
+        while self.state is not State.UNLOADING:
+            if self.state is State.READY:
+                assert self._channel is not None  # noqa: S101 - ready means that it is there
+                code = await self._channel.exited
+                if self._unloading():
+                    self._fail_all(InternalError(f"the model's process ended: {describe(code)}"))
+                    return
+                self._crashed(code)
+            await self._restart()
+
+    def _unloading(self) -> bool:
+        return self.state is State.UNLOADING
+
+    def _crashed(self, code: int | None) -> None:
+        self.state = State.RESTARTING
+        if time.monotonic() - self._since > RECOVERED_S:
+            self._crashes = 0
+        self._last_cause = f"its process ended with {describe(code)}"
+        log.error("model %s crashed: %s; it restarts", self.label, self._last_cause)
+        # Neither what was never sent nor what waited for its second chance can have done it.
+        innocent = {*self._unsent, *self._suspects}
+        held = [number for number in self._calls if number not in innocent]
+        alone = len(held) == 1
+        self._suspect = None
+        for number in held:
+            call = self._calls[number]
+            call.deaths += 1
+            if call.deaths > 1 and alone:
+                self._finish(number, self._lost(call, code))
+            else:
+                self._suspects.append(number)
+
+    def _lost(self, call: Call, code: int | None) -> Response:
+        error: RequestError = InternalError(
+            f"the model's process ended with {describe(code)} twice while it worked on this "
+            "request; the model restarts"
+        )
+        if code == -9 and memory.oom_kills() > self._kills:
+            error = InsufficientMemoryError(
+                "the kernel ended the model's process for want of memory; unload other models, "
+                "or send smaller requests"
+            )
+        return error_response(error, call.invocation.request_id)
+
+    async def _restart(self) -> None:
+        pause = 0.0 if self._crashes == 0 else min(MAX_PAUSE_S, 0.25 * 2 ** (self._crashes - 1))
+        self._crashes += 1
+        self._resumes_at = time.monotonic() + pause
+        if pause > PATIENCE_S:
+            self._fail_all(self._pausing())
+        await _wait(self._ending, pause)
+        if self._unloading():
+            return
+        try:
+            facts = await self._launch()
+        except RequestError as error:
+            self._last_cause = one_line(str(error), 300)
+            if not self._unloading():
+                log.warning("model %s did not restart: %s", self.label, self._last_cause)
+            return
+        log.info("model %s restarted: process %s, %s", self.label, self._pid, facts["handler"])
+        if not self._unloading():
+            self.ready()
+
+    @property
+    def _pid(self) -> int:
+        return self._channel.pid if self._channel is not None else 0
+
+    def _pausing(self) -> UnavailableError:
+        left = max(1, round(self._resumes_at - time.monotonic()))
+        return UnavailableError(
+            f"the model is being restarted: {self._last_cause}", "restarting", left
+        )
+
+    def check(self) -> None:
+        """Whether a request may come in.
+
+        Raises:
+            UnknownModelError: it is being unloaded.
+            UnavailableError: it crashes again and again, and the next restart is not near.
+        """
+        if self.state is State.UNLOADING:
+            raise UnknownModelError(self.name)
+        if self.state is State.RESTARTING and (self._resumes_at - time.monotonic() > PATIENCE_S):
+            raise self._pausing()
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Send a request to the process, or keep it until there is one."""
+        import orjson  # noqa: PLC0415 - checked by main before anything else loads
+
+        if self._unloading():
+            # Unloaded between the check, in another thread, and now.
+            self.admission.leave(invocation.size_bytes)
+            error = UnknownModelError(self.name)
+            self._deliver([(invocation, error_response(error, invocation.request_id))])
+            return
+        self._numbers += 1
+        number = self._numbers
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in invocation.headers]
+        meta = orjson.dumps({"headers": headers, "id": invocation.request_id})
+        body = invocation.body
+        start = head(Kind.INVOKE, number, meta, len(body))
+        self._calls[number] = Call(invocation, start, body)
+        self._idle.clear()
+        self._unsent.append(number)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what can be sent; after a crash, what it held goes first and alone."""
+        if self.state not in {State.READY, State.UNLOADING} or self._channel is None:
+            return
+        while self._suspect is None and self._suspects:
+            number = self._suspects.popleft()
+            if number in self._calls:
+                self._suspect = number
+                self._channel.send(self._calls[number].start, self._calls[number].body)
+        if self._suspect is not None:
+            return
+        while self._unsent:
+            call = self._calls[self._unsent.popleft()]
+            self._channel.send(call.start, call.body)
+
+    def _answered(self, frames: list[Frame]) -> None:
+        import orjson  # noqa: PLC0415 - checked by main before anything else loads
+
+        pairs: Delivery = []
+        for frame in frames:
+            call = self._calls.pop(frame.number, None)
+            if frame.number == self._suspect:
+                self._suspect = None
+            if call is None:
+                continue
+            meta = orjson.loads(frame.meta)
+            headers = tuple((name, value) for name, value in meta["headers"])
+            response = Response(meta["status"], frame.body, meta["type"], headers)
+            self.admission.leave(call.invocation.size_bytes)
+            pairs.append((call.invocation, response))
+        if pairs:
+            self._deliver(pairs)
+        if not self._calls:
+            self._idle.set()
+        elif self._unsent or self._suspects:
+            self._pump()
+
+    def _finish(self, number: int, response: Response) -> None:
+        call = self._calls.pop(number)
+        self.admission.leave(call.invocation.size_bytes)
+        self._deliver([(call.invocation, response)])
+        if not self._calls:
+            self._idle.set()
+
+    def _fail_all(self, error: RequestError) -> None:
+        self._unsent.clear()
+        self._suspects.clear()
+        self._suspect = None
+        for number in list(self._calls):
+            identifier = self._calls[number].invocation.request_id
+            self._finish(number, error_response(error, identifier))
+
+    async def unload(self) -> None:
+        """Answer what is inside, then end the process; returns when its memory is free."""
+        before, self.state = self.state, State.UNLOADING
+        if before is State.READY:
+            await _wait(self._idle, self._settings.unload_grace_s)
+        self._fail_all(UnavailableError("the model is being unloaded", "unloading"))
+        self._ending.set()
+        if self._channel is not None:
+            await self._nursery.stop(self._channel)
+        if self._keeper is not None:
+            # A restart under way ends its own process when it sees the new state.
+            await asyncio.wait([self._keeper])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait([waiting], timeout=seconds)
+    waiting.cancel()
+
+
+def describe(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "an unknown exit code"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
