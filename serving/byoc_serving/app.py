@@ -52,14 +52,14 @@ def create_app(service: Service) -> flask.Flask:
     app.add_url_rule(
         "/ping",
         "ping",
-        lambda: _flask(service.ping(flask.request.method)),
+        lambda: flask_response(service.ping(flask.request.method)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
     app.add_url_rule(
         "/invocations",
         "invocations",
-        lambda: _flask(invocation_of(service)),
+        lambda: flask_response(invocation_of(service)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -67,14 +67,14 @@ def create_app(service: Service) -> flask.Flask:
     app.add_url_rule(
         BIDIRECTIONAL_PATH,
         "bidirectional",
-        lambda: _flask(service.refusal(_no_upgrade(service), headers_of(flask.request))),
+        lambda: flask_response(service.refusal(_no_upgrade(service), headers_of(flask.request))),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
     app.add_url_rule(
         "/execution-parameters",
         "execution_parameters",
-        lambda: _flask(_execution_parameters(service)),
+        lambda: flask_response(_execution_parameters(service)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -82,7 +82,7 @@ def create_app(service: Service) -> flask.Flask:
     def refused(error: Exception) -> flask.Response:
         if isinstance(error, WebsocketMismatch):
             error = _no_upgrade(service)
-        return _flask(service.refusal(_translated(error), headers_of(flask.request)))
+        return flask_response(service.refusal(_translated(error), headers_of(flask.request)))
 
     app.register_error_handler(HTTPException, refused)
     app.register_error_handler(Exception, refused)
@@ -246,7 +246,8 @@ def _fill(spool: Spool, service: Service, invocation: Invocation, source: Any) -
             left -= len(chunk)
 
 
-def _flask(response: Response) -> flask.Response:
+def flask_response(response: Response) -> flask.Response:
+    """A response as Flask sends it, also one that is still being made."""
     body: bytes | Chunks = response.body
     if response.stream is not None:
         body = Chunks(response.stream, flask.request.environ.get("gunicorn.socket"))

@@ -23,7 +23,7 @@ class Channel(asyncio.Protocol):
 
     Args:
         loop: the loop that all of this runs on.
-        on_answers: gets the answers that have arrived.
+        on_answers: gets the frames of answers that have arrived.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Channel(asyncio.Protocol):
         """Frames, or parts of them."""
         answers: list[Frame] = []
         for frame in self._parser.feed(data):
-            if frame.kind == Kind.ANSWER:
-                answers.append(frame)
-            elif frame.kind == Kind.PHASE:
+            if frame.kind == Kind.PHASE:
                 import orjson  # noqa: PLC0415 - checked by main before anything else loads
 
                 self.phase = orjson.loads(frame.meta)["phase"]
+            elif frame.kind not in {Kind.LOADED, Kind.FAILED}:
+                answers.append(frame)
             elif not self.loaded.done():
                 self.loaded.set_result(frame)
         if answers:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from byoc_serving.backend import Delivery
+    from byoc_serving.conversation import Messages
     from byoc_serving.exchange import Invocation
     from byoc_serving.machine import Machine
     from byoc_serving.multimodel.model import Model
     from byoc_serving.settings import Settings
+    from byoc_serving.streaming import Stream
 
 log = logging.getLogger("byoc_serving")
 
@@ -157,7 +159,7 @@ class Fleet:
         model = self.registry.find(invocation.model)
         model.check()
         try:
-            model.admission.enter(invocation.size_bytes)
+            model.calls.admission.enter(invocation.size_bytes)
         except FullError as error:
             raise UnavailableError(f"the model is full: {error}; try again", "full") from None
         if threading.get_ident() == self._loop_thread:
@@ -165,6 +167,20 @@ class Fleet:
         else:
             assert self._loop is not None  # noqa: S101 - set by start
             self._loop.call_soon_threadsafe(model.invoke, invocation)
+
+    @property
+    def bidirectional_paths(self) -> tuple[str, ...]:
+        """None: the multi-model API has no WebSockets."""
+        return ()
+
+    def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
+        """Refuse a bidirectional stream.
+
+        Raises:
+            NotFoundError: always.
+        """
+        _ = invocation, messages
+        raise NotFoundError("a multi-model server has no WebSockets")
 
     async def manage(self, route: Route, query: bytes, body: bytes) -> Response:
         """Answer a request of the management API.

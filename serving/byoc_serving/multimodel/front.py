@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 import flask
 
-from byoc_serving.app import create_app, headers_of, invocation_of
+from byoc_serving.app import create_app, flask_response, headers_of, invocation_of
 from byoc_serving.asgi import AsgiFront, read_all, respond
 from byoc_serving.errors import InternalError, RequestError
 from byoc_serving.logs import log
 from byoc_serving.multimodel.routes import Action, is_ours, route
+from byoc_serving.relay import relay
 
 if TYPE_CHECKING:
     from byoc_serving.asgi import Bridge, Message, Receive, Send
@@ -39,7 +40,11 @@ class ModelsFront(AsgiFront):
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http" and is_ours(scope["path"]):
-            await respond(send, await self._models(scope, receive))
+            response = await self._models(scope, receive)
+            if response.stream is not None:
+                await relay(response.stream, receive, send)
+            else:
+                await respond(send, response)
         else:
             await super().__call__(scope, receive, send)
 
@@ -72,12 +77,7 @@ def create_models_app(service: Service, fleet: Fleet) -> flask.Flask:
             response = _answer(service, fleet)
         except RequestError as error:
             response = service.refusal(error, headers_of(flask.request))
-        return flask.Response(
-            response.body,
-            response.status,
-            list(response.headers),
-            content_type=response.content_type,
-        )
+        return flask_response(response)
 
     app.before_request(models)
     return app

@@ -12,16 +12,18 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.engine import Engine
-from byoc_serving.errors import InsufficientMemoryError, InternalError, StartError
-from byoc_serving.exchange import Invocation, Response, error_response, request_id
+from byoc_serving.errors import InsufficientMemoryError, StartError
+from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.handler import explain
 from byoc_serving.multimodel.memory import usage
+from byoc_serving.multimodel.outlet import Outlet, answer_meta
 from byoc_serving.multimodel.wire import Frame, Kind, Parser, head
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ class Host:
         self._engine = engine
         self._parser = Parser()
         self._waiting: deque[Frame] = deque()
+        self._outlets: dict[int, Outlet] = {}
+        self._writing = threading.Lock()
         self._ended = False
 
     def load(self) -> bool:
@@ -165,43 +169,30 @@ class Host:
             except BlockingIOError:
                 break
             self._ended = not data
-            waiting.extend(self._parser.feed(data))
+            for frame in self._parser.feed(data):
+                if frame.kind == Kind.INVOKE:
+                    waiting.append(frame)
+                elif frame.number in self._outlets:
+                    self._outlets[frame.number].steer(frame.kind)
         return [waiting.popleft() for _ in range(min(limit, len(waiting)))]
 
     def _send(self, number: int, response: Response) -> None:
-        import orjson  # noqa: PLC0415 - with torch, in the zygote
-
-        response = _whole(response)
-        meta = orjson.dumps(
-            {
-                "status": response.status,
-                "type": response.content_type,
-                "headers": response.headers,
-            }
+        if response.stream is not None:
+            self._write(head(Kind.STREAM, number, b""), b"")
+            Outlet(number, response.stream, self._write, self._outlets)
+            return
+        self._write(
+            head(Kind.ANSWER, number, answer_meta(response), len(response.body)), response.body
         )
-        body = response.body
-        start = head(Kind.ANSWER, number, meta, len(body))
-        if len(body) < _RECEIVE_BYTES:
-            self._channel.sendall(start + body)
-        else:
-            self._channel.sendall(start)
-            self._channel.sendall(body)
 
-
-def _whole(response: Response) -> Response:
-    """A streaming handler's response when its last chunk has been made."""
-    stream = response.stream
-    if stream is None:
-        return response
-    chunks: list[bytes] = []
-    while not stream.ended:
-        stream.wait(1.0)
-        chunks += stream.take()
-    result = stream.head
-    if result is None or (stream.broken and not stream.whole):
-        error = InternalError("the handler's stream broke off; the log has the details")
-        return error_response(error, request_id())
-    return result if stream.whole else replace(result, body=b"".join(chunks))
+    def _write(self, start: bytes, body: bytes) -> None:
+        """One frame, from whichever thread."""
+        with self._writing:
+            if len(body) < _RECEIVE_BYTES:
+                self._channel.sendall(start + body)
+            else:
+                self._channel.sendall(start)
+                self._channel.sendall(body)
 
 
 def _invocation(frame: Frame) -> Invocation:
@@ -213,6 +204,8 @@ def _invocation(frame: Frame) -> Invocation:
     )
     invocation.body = frame.body
     invocation.identify(meta["id"])
+    if meta["deadline"] is not None:
+        invocation.deadline = meta["deadline"]
     return invocation
 
 

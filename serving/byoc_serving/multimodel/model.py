@@ -6,11 +6,8 @@ import asyncio
 import enum
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.batcher import Admission
 from byoc_serving.errors import (
     DeadlineError,
     InsufficientMemoryError,
@@ -20,9 +17,10 @@ from byoc_serving.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from byoc_serving.exchange import Response, error_response, one_line
+from byoc_serving.exchange import error_response, one_line
 from byoc_serving.multimodel import memory
-from byoc_serving.multimodel.wire import Frame, Kind, head
+from byoc_serving.multimodel.calls import Calls
+from byoc_serving.multimodel.wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,16 +51,6 @@ class State(enum.Enum):
     UNLOADING = "unloading"
 
 
-@dataclass
-class Call:
-    """A request inside: ``deaths`` counts the processes that ended while they held it."""
-
-    invocation: Invocation
-    start: bytes
-    body: bytes
-    deaths: int = 0
-
-
 class Model:
     """A model and its process.
 
@@ -90,21 +78,13 @@ class Model:
         self.folder = folder
         self.spec = spec
         self.state = State.LOADING
-        self.admission = Admission(settings.queue_requests, settings.queue_bytes)
+        self.calls = Calls(settings, deliver)
         #: Set when it is gone for good.
         self.gone = asyncio.Event()
         self._nursery = nursery
         self._settings = settings
         self._deliver = deliver
         self._channel: Channel | None = None
-        self._calls: dict[int, Call] = {}
-        self._numbers = 0
-        self._unsent: deque[int] = deque()
-        #: Requests that a crashed process held: sent again one by one, to find the guilty.
-        self._suspects: deque[int] = deque()
-        self._suspect: int | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._crashes = 0
         self._since = time.monotonic()
         self._resumes_at = 0.0
@@ -140,7 +120,7 @@ class Model:
         import orjson  # noqa: PLC0415 - checked by main before anything else loads
 
         kills = memory.oom_kills()
-        channel = await self._nursery.fork(self.spec, self._answered)
+        channel = await self._nursery.fork(self.spec, self.calls.answered)
         self._channel = channel
         timeout = self._settings.load_timeout_s
         if self.state is State.UNLOADING:
@@ -186,7 +166,8 @@ class Model:
         self._kills = memory.oom_kills()
         if self._keeper is None:
             self._keeper = asyncio.ensure_future(self._keep())
-        self._pump()
+        assert self._channel is not None  # noqa: S101 - it has just said that it is loaded
+        self.calls.attach(self._channel)
 
     def revive(self) -> None:
         """Load again what a crashed front had loaded; requests wait meanwhile."""
@@ -200,7 +181,9 @@ class Model:
                 assert self._channel is not None  # noqa: S101 - ready means that it is there
                 code = await self._channel.exited
                 if self._unloading():
-                    self._fail_all(InternalError(f"the model's process ended: {describe(code)}"))
+                    self.calls.fail_all(
+                        InternalError(f"the model's process ended: {describe(code)}")
+                    )
                     return
                 self._crashed(code)
             await self._restart()
@@ -214,37 +197,26 @@ class Model:
             self._crashes = 0
         self._last_cause = f"its process ended with {describe(code)}"
         log.error("model %s crashed: %s; it restarts", self.label, self._last_cause)
-        # Neither what was never sent nor what waited for its second chance can have done it.
-        innocent = {*self._unsent, *self._suspects}
-        held = [number for number in self._calls if number not in innocent]
-        alone = len(held) == 1
-        self._suspect = None
-        for number in held:
-            call = self._calls[number]
-            call.deaths += 1
-            if call.deaths > 1 and alone:
-                self._finish(number, self._lost(call, code))
-            else:
-                self._suspects.append(number)
+        self.calls.died(lambda: self._lost(code))
 
-    def _lost(self, call: Call, code: int | None) -> Response:
-        error: RequestError = InternalError(
-            f"the model's process ended with {describe(code)} twice while it worked on this "
-            "request; the model restarts"
-        )
+    def _lost(self, code: int | None) -> RequestError:
+        """What a request gets that was inside the processes that died."""
         if code == -9 and memory.oom_kills() > self._kills:
-            error = InsufficientMemoryError(
+            return InsufficientMemoryError(
                 "the kernel ended the model's process for want of memory; unload other models, "
                 "or send smaller requests"
             )
-        return error_response(error, call.invocation.request_id)
+        return InternalError(
+            f"the model's process ended with {describe(code)} while it worked on this request; "
+            "the model restarts"
+        )
 
     async def _restart(self) -> None:
         pause = 0.0 if self._crashes == 0 else min(MAX_PAUSE_S, 0.25 * 2 ** (self._crashes - 1))
         self._crashes += 1
         self._resumes_at = time.monotonic() + pause
         if pause > PATIENCE_S:
-            self._fail_all(self._pausing())
+            self.calls.fail_all(self._pausing())
         await _wait(self._ending, pause)
         if self._unloading():
             return
@@ -283,83 +255,20 @@ class Model:
 
     def invoke(self, invocation: Invocation) -> None:
         """Send a request to the process, or keep it until there is one."""
-        import orjson  # noqa: PLC0415 - checked by main before anything else loads
-
         if self._unloading():
             # Unloaded between the check, in another thread, and now.
-            self.admission.leave(invocation.size_bytes)
+            self.calls.admission.leave(invocation.size_bytes)
             error = UnknownModelError(self.name)
             self._deliver([(invocation, error_response(error, invocation.request_id))])
             return
-        self._numbers += 1
-        number = self._numbers
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in invocation.headers]
-        meta = orjson.dumps({"headers": headers, "id": invocation.request_id})
-        body = invocation.body
-        start = head(Kind.INVOKE, number, meta, len(body))
-        self._calls[number] = Call(invocation, start, body)
-        self._idle.clear()
-        self._unsent.append(number)
-        self._pump()
-
-    def _pump(self) -> None:
-        """Send what can be sent; after a crash, what it held goes first and alone."""
-        if self.state not in {State.READY, State.UNLOADING} or self._channel is None:
-            return
-        while self._suspect is None and self._suspects:
-            number = self._suspects.popleft()
-            if number in self._calls:
-                self._suspect = number
-                self._channel.send(self._calls[number].start, self._calls[number].body)
-        if self._suspect is not None:
-            return
-        while self._unsent:
-            call = self._calls[self._unsent.popleft()]
-            self._channel.send(call.start, call.body)
-
-    def _answered(self, frames: list[Frame]) -> None:
-        import orjson  # noqa: PLC0415 - checked by main before anything else loads
-
-        pairs: Delivery = []
-        for frame in frames:
-            call = self._calls.pop(frame.number, None)
-            if frame.number == self._suspect:
-                self._suspect = None
-            if call is None:
-                continue
-            meta = orjson.loads(frame.meta)
-            headers = tuple((name, value) for name, value in meta["headers"])
-            response = Response(meta["status"], frame.body, meta["type"], headers)
-            self.admission.leave(call.invocation.size_bytes)
-            pairs.append((call.invocation, response))
-        if pairs:
-            self._deliver(pairs)
-        if not self._calls:
-            self._idle.set()
-        elif self._unsent or self._suspects:
-            self._pump()
-
-    def _finish(self, number: int, response: Response) -> None:
-        call = self._calls.pop(number)
-        self.admission.leave(call.invocation.size_bytes)
-        self._deliver([(call.invocation, response)])
-        if not self._calls:
-            self._idle.set()
-
-    def _fail_all(self, error: RequestError) -> None:
-        self._unsent.clear()
-        self._suspects.clear()
-        self._suspect = None
-        for number in list(self._calls):
-            identifier = self._calls[number].invocation.request_id
-            self._finish(number, error_response(error, identifier))
+        self.calls.add(invocation)
 
     async def unload(self) -> None:
         """Answer what is inside, then end the process; returns when its memory is free."""
         before, self.state = self.state, State.UNLOADING
         if before is State.READY:
-            await _wait(self._idle, self._settings.unload_grace_s)
-        self._fail_all(UnavailableError("the model is being unloaded", "unloading"))
+            await _wait(self.calls.idle, self._settings.unload_grace_s)
+        self.calls.fail_all(UnavailableError("the model is being unloaded", "unloading"))
         self._ending.set()
         if self._channel is not None:
             await self._nursery.stop(self._channel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.multimodel.fleet import Fleet
+from byoc_serving.threaded import announce_close
 from byoc_serving.workers import AsgiWorker, WsgiWorker
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class WsgiModelsWorker(WsgiWorker):
         from byoc_serving.multimodel.front import create_models_app  # noqa: PLC0415 - late
 
         super().load_wsgi()
-        self.wsgi = create_models_app(self.service, _fleet(self.service)).wsgi_app
+        app = create_models_app(self.service, _fleet(self.service))
+        self.wsgi = announce_close(app.wsgi_app)
 
 
 def _fleet(service: Service) -> Fleet:
