@@ -454,7 +454,7 @@ def test_streams_leave_chunk_by_chunk_beside_each_other_and_end_with_their_clien
         assert leaver is not None
         leaver.close()
         replies[0].close()
-        models.server.wait_until(lambda: (gate / "ended.1").exists())
+        models.server.wait_until((gate / "ended.1").exists)
         (gate / "go").touch()
         assert replies[1].read() == b"x" * 3_000_000
     assert models.delete("talker").status == 200
