@@ -151,7 +151,9 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def guard(self) -> None:
         """The porter answers until a worker can."""
         self._spawn_porter()
-        self._preload()
+        if not self.app.settings.multi_model:
+            # The front of many models needs none; their zygote is a process of its own.
+            self._preload()
 
     def _preload(self) -> None:
         """Import torch for all workers, while the porter tells what is going on."""

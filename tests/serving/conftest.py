@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-START_DEADLINE_S = 120.0
+START_DEADLINE_S = 300.0
 
 
 @dataclass(frozen=True)
