@@ -71,7 +71,8 @@ class Calls:
         # One clock for all processes of the machine; no deadline is infinite, in JSON null.
         facts = {"id": invocation.request_id, "deadline": invocation.deadline}
         meta = orjson.dumps({"headers": headers, **facts})
-        body = invocation.body
+        # Without spooling a body is in memory already, and then this copies nothing.
+        body = bytes(invocation.body)
         self._inside[number] = Call(invocation, head(Kind.INVOKE, number, meta, len(body)), body)
         self.idle.clear()
         self._unsent.append(number)
