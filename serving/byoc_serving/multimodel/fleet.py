@@ -182,6 +182,9 @@ class Fleet:
         _ = invocation, messages
         raise NotFoundError("a multi-model server has no WebSockets")
 
+    def defunct(self) -> str | None:
+        """None: what may have to be replaced are the models' own processes."""
+
     async def manage(self, route: Route, query: bytes, body: bytes) -> Response:
         """Answer a request of the management API.
 
