@@ -19,7 +19,7 @@ def test_wsgi_worker_that_sees_the_stop_before_its_signal_closes_its_listening_s
     worker.alive = True
     worker.ppid = os.getppid()
     worker.app = SimpleNamespace(table=table)
-    worker.service = SimpleNamespace(beat=lambda: None)
+    worker.service = SimpleNamespace(beat=lambda: True)
     assert worker.is_parent_alive()
     table.stop()
     assert not worker.is_parent_alive()
