@@ -140,7 +140,9 @@ class IsolatedMaster(Master):
         )
 
     def guard(self) -> None:
-        """No porter: the fronts listen while the models load."""
+        """No porter: the fronts listen while the models load, which share one import of torch."""
+        self.spawn_workers()
+        self.preload()
         self._models.check()
 
     def _spawn_model(self, number: int, incarnation: int) -> int:

@@ -153,9 +153,9 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         self._spawn_porter()
         if not self.app.settings.multi_model:
             # The front of many models needs none; their zygote is a process of its own.
-            self._preload()
+            self.preload()
 
-    def _preload(self) -> None:
+    def preload(self) -> None:
         """Import torch for all workers, while the porter tells what is going on."""
         self.table.enter(0, State.LOADING, 0)
         self.table.phase(0, "importing torch")

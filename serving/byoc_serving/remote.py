@@ -82,6 +82,7 @@ class Remote:
         self._running = running
         self._is_ready = ready
         self._cause = cause
+        self._turn = 0
         self._peers = [
             Peer(number, address, seat, settings.stream_timeout_s, self._answered, self._lost)
             for number, address in enumerate(addresses)
@@ -200,10 +201,10 @@ class Remote:
     def _send(self, pending: Pending) -> None:
         """Give a request to a living process if there is one, else to the next to come."""
         peers = self._peers
-        peer = peers[0]
-        if len(peers) > 1:
-            peer = min(peers, key=lambda peer: (peer.hello is None, len(peer.pending)))
-        peer.send(pending)
+        # Of equals the next in turn: otherwise the first would get all of a light load.
+        self._turn = (self._turn + 1) % len(peers)
+        order = peers[self._turn :] + peers[: self._turn]
+        min(order, key=lambda peer: (peer.hello is None, len(peer.pending))).send(pending)
 
     def _answered(self, peer: Peer, answers: list[tuple[Pending, wire.Message]]) -> None:
         """Hand on what is done, but for what takes long to encode."""

@@ -255,9 +255,22 @@ def established(port: int) -> int:
 
 
 def fronts(server: Server) -> set[int]:
-    """The HTTP processes: children of the master without a model."""
+    """The HTTP processes: children of the master that hold its listening socket."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f":{server.port:04X}"
+    doors = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "0A"}
     path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    return {int(word) for word in path.read_text().split()} - set(server.workers())
+    return {int(word) for word in path.read_text().split() if doors & open_files(int(word))}
+
+
+def open_files(pid: int) -> set[str]:
+    """What a process's descriptors stand for."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return found
 
 
 @pytest.mark.contract(72, 73)
