@@ -11,7 +11,7 @@ import flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
-from byoc_serving import execution, health
+from byoc_serving import execution, exposition, health
 from byoc_serving.chunks import Chunks
 from byoc_serving.client import Client
 from byoc_serving.deadline import ABANDONED
@@ -29,9 +29,10 @@ from byoc_serving.handler import BIDIRECTIONAL_PATH
 from byoc_serving.logs import log
 from byoc_serving.sessions import SessionBusyError
 from byoc_serving.spool import Spool
+from byoc_serving.watched import EXCHANGE_KEY
 
 if TYPE_CHECKING:
-    from byoc_serving.exchange import Body, Invocation
+    from byoc_serving.exchange import Body, Exchange, Invocation
     from byoc_serving.service import Service
     from byoc_serving.sessions import Sessions
 
@@ -75,6 +76,26 @@ def create_app(service: Service) -> flask.Flask:
         "/execution-parameters",
         "execution_parameters",
         lambda: flask_response(_execution_parameters(service)),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+
+    app.add_url_rule(
+        "/metrics",
+        "metrics",
+        lambda: flask_response(
+            exposition.answer(
+                flask.request.method, flask.request.headers.get("Accept", ""), service.collector
+            )
+        ),
+        methods=_ALL_METHODS,
+        provide_automatic_options=False,
+    )
+
+    app.add_url_rule(
+        "/openapi.json",
+        "openapi",
+        lambda: flask_response(service.document(flask.request.method)),
         methods=_ALL_METHODS,
         provide_automatic_options=False,
     )
@@ -145,6 +166,10 @@ def _execution_parameters(service: Service) -> Response:
 def invocation_of(service: Service, model: str = "") -> Response:
     """Answer the current request as an invocation (of one model of several)."""
     headers = headers_of(flask.request)
+    observer = service.observer
+    exchange: Exchange | None = flask.request.environ.get(EXCHANGE_KEY)
+    if observer is not None and exchange is not None:
+        observer.invoked(exchange, headers)
     if flask.request.method != "POST":
         error = MethodNotAllowedError(flask.request.method, "/invocations", "POST")
         return service.refusal(error, headers)
@@ -152,6 +177,8 @@ def invocation_of(service: Service, model: str = "") -> Response:
         invocation = service.admit(headers)
     except RequestError as error:
         return service.refusal(error, headers)
+    if observer is not None and exchange is not None:
+        observer.admitted(exchange, invocation)
     try:
         invocation.model = model
         invocation.body = _body(service, invocation)

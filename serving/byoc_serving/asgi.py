@@ -17,7 +17,7 @@ from byoc_serving.errors import (
     MethodNotAllowedError,
     RequestError,
 )
-from byoc_serving.exchange import error_response
+from byoc_serving.exchange import Exchange, error_response
 from byoc_serving.relay import call_soon, relay, start_message
 from byoc_serving.sessions import SessionBusyError
 from byoc_serving.spool import Spool
@@ -79,21 +79,43 @@ class AsgiFront:
         if path[:1] != "/" and "://" in path:
             # absolute-form (RFC 9112 section 3.2.2), as proxies send it
             path = scope["path"] = f"/{path.partition('://')[2].partition('/')[2]}"
+        observer = self._service.observer
+        if observer is None:
+            await self._answer(scope, receive, send, None)
+            return
+        exchange = Exchange(scope["method"], path)
+        try:
+            await self._answer(scope, receive, send, exchange)
+        finally:
+            observer.response(exchange)
+
+    async def _answer(
+        self, scope: Message, receive: Receive, send: Send, exchange: Exchange | None
+    ) -> None:
+        path = scope["path"]
         if path == "/invocations":
-            response = await self._invocation(scope, receive)
+            response = await self._invocation(scope, receive, exchange)
             if response.stream is not None:
-                await relay(response.stream, receive, send)
+                told = watched(send, exchange) if exchange else send
+                await relay(response.stream, receive, told)
                 return
         elif path == "/ping":
             response = self._service.ping(scope["method"])
         else:
-            await self._bridge(scope, receive, send)
+            await self._bridge(scope, receive, watched(send, exchange) if exchange else send)
             return
         await respond(send, response)
+        if exchange is not None:
+            exchange.answered(response)
 
-    async def _invocation(self, scope: Message, receive: Receive, model: str = "") -> Response:
+    async def _invocation(
+        self, scope: Message, receive: Receive, exchange: Exchange | None, model: str = ""
+    ) -> Response:
         service = self._service
         headers = scope["headers"]
+        observer = service.observer
+        if observer is not None and exchange is not None:
+            observer.invoked(exchange, headers)
         if scope["method"] != "POST":
             error = MethodNotAllowedError(scope["method"], "/invocations", "POST")
             return service.refusal(error, headers)
@@ -101,6 +123,8 @@ class AsgiFront:
             invocation = service.admit(headers)
         except RequestError as error:
             return service.refusal(error, headers)
+        if observer is not None and exchange is not None:
+            observer.admitted(exchange, invocation)
         try:
             invocation.model = model
             invocation.body = await self._body(invocation, receive)
@@ -161,6 +185,19 @@ class AsgiFront:
             if not message.get("more_body"):
                 return spool.body()
             message = await receive()
+
+
+def watched(send: Send, exchange: Exchange) -> Send:
+    """``send`` that notes the status and the bytes of what passes."""
+
+    async def noting(message: Message) -> None:
+        await send(message)
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+        elif message["type"] == "http.response.body":
+            exchange.sent_bytes += len(message.get("body", b""))
+
+    return noting
 
 
 async def respond(send: Send, response: Response) -> None:

@@ -49,6 +49,11 @@ class Context:
         return str(self.system_properties.get("device", "cpu"))
 
     @property
+    def invocation(self) -> Invocation | None:
+        """The request, for the server itself."""
+        return self._invocation
+
+    @property
     def request_id(self) -> str:
         """The request's id, as the log and error answers name it."""
         return self._invocation.request_id if self._invocation else ""

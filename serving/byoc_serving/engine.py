@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving import loader
 from byoc_serving.context import Context
 from byoc_serving.conversation import Conversation
+from byoc_serving.current import working_on
 from byoc_serving.deadline import too_late
 from byoc_serving.decoding import answer_type, decode
+from byoc_serving.description import Description
 from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
-from byoc_serving.handler import EscapeError
+from byoc_serving.handler import ARGUMENTS, EscapeError
 from byoc_serving.negotiation import choose, media_type
 from byoc_serving.optimize import Optimizer
 from byoc_serving.predictor import Predictor
@@ -25,11 +28,14 @@ if TYPE_CHECKING:
 
     from byoc_serving.conversation import Messages
     from byoc_serving.handler import Function, Handler
+    from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
     from byoc_serving.streaming import Stream
 
 #: Rows in one forward pass of the default predict_fn.
 DEFAULT_BATCH_ROWS = 64
+#: How often the GPU's memory is looked at.
+MEMORY_READ_S = 1.0
 
 
 class Engine:
@@ -41,6 +47,7 @@ class Engine:
         gpu: the CUDA ordinal or UUID that this process has to itself; None: the CPU.
         on_phase: told what loading is doing.
         encode: a prediction and a type of ours to a body; None: our codecs.
+        observer: told of every batch; None: nobody is.
     """
 
     def __init__(
@@ -50,18 +57,22 @@ class Engine:
         gpu: str | None = None,
         on_phase: Callable[[str], None] = lambda _: None,
         encode: Callable[[Any, str], Any] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._settings = settings
         self._workspace = workspace
         self._gpu = gpu
         self._on_phase = on_phase
         self._encode = encode or _encode
+        self._observer = observer
         self._loaded = loader.Loaded()
         #: Set when an error of the device means that nothing can be computed on it any more.
         self.device_lost = False
         self._predictor = Predictor(self._forward, 1)
         self._ask: Callable[[Any], Any] = lambda _: None
         self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
+        self._predict_s = 0.0
+        self._memory_read = 0.0
 
     @property
     def handler(self) -> Handler:
@@ -111,12 +122,16 @@ class Engine:
         Raises:
             StartError: one line that says what is wrong.
         """
+        began = time.monotonic()
         self._loaded = loader.load(self._settings, self._workspace, self._gpu, self._on_phase)
         self._predictor = Predictor(self._forward, self._batch_rows())
         self._ask = self._loaded.model
         mode = self._settings.optimize
         if mode != "off" and self.device == "cpu" and self._plain_module():
             self._ask = Optimizer(self._loaded.model, mode)
+        self._describe()
+        if self._observer is not None:
+            self._observer.loaded(time.monotonic() - began)
 
     def _plain_module(self) -> bool:
         """Whether predictions are calls of a module by our own predict_fn."""
@@ -125,6 +140,10 @@ class Engine:
         if self.handler.predict_fn or self.handler.transform_fn:
             return False
         return isinstance(self._loaded.model, torch.nn.Module)
+
+    def _describe(self) -> None:
+        functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
+        Description(self.handler.origin, functions, self.device).write(self._workspace)
 
     def _batch_rows(self) -> int:
         """Rows in one pass.
@@ -144,13 +163,29 @@ class Engine:
 
     def run(self, invocations: list[Invocation]) -> list[Response]:
         """Answer a batch; each request gets its own answer or error, in order."""
+        if self._observer is None:
+            return self._run(invocations)
+        began = time.monotonic()
+        try:
+            with working_on(*invocations):
+                return self._run(invocations)
+        finally:
+            self._observer.batch(invocations, began, self._predict_s)
+            if self.device != "cpu" and began >= self._memory_read + MEMORY_READ_S:
+                self._memory_read = began
+                self._observer.gpu(*gpu_memory(self.device))
+
+    def _run(self, invocations: list[Invocation]) -> list[Response]:
         import torch  # noqa: PLC0415 - imported by now
 
         with torch.inference_mode():
+            began = time.monotonic()
             if self.handler.transform_fn:
-                return [
+                done = [
                     too_late(i) or self._guarded("predict", self._transform, i) for i in invocations
                 ]
+                self._predict_s = time.monotonic() - began
+                return done
             requests = [_Request(i, Context(self._loaded.properties, i)) for i in invocations]
             for request in requests:
                 request.response = too_late(request.invocation)
@@ -159,7 +194,9 @@ class Engine:
             for request in requests:
                 # Reading may have taken long; the forward is what nobody may wait for in vain.
                 request.response = request.response or too_late(request.invocation)
+            began = time.monotonic()
             self._predict([request for request in requests if request.response is None])
+            self._predict_s = time.monotonic() - began
             return [request.response or self._write(request) for request in requests]
 
     def _guarded(self, stage: str, call: Callable[..., Any], invocation: Invocation) -> Any:
@@ -352,6 +389,13 @@ class Engine:
             context.response_content_type or kind,
             context.headers(),
         )
+
+
+def gpu_memory(device: str) -> tuple[int, int]:
+    """Bytes that tensors hold, and bytes that torch's allocator holds, of a GPU."""
+    import torch  # noqa: PLC0415 - imported by now
+
+    return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
 
 
 class _Request:

@@ -5,6 +5,7 @@
     ServingError
     ├── StartError                 the server cannot start: exit code 3
     │   ├── SettingsError          a variable has a bad value: exit code 2
+    │   ├── UsageError             the command line is not understood: exit code 2
     │   ├── DependencyError        a package is missing from the image
     │   ├── ArchiveError           an archive is broken or unsafe
     │   ├── RequirementsError      code/requirements.txt cannot be satisfied
@@ -55,6 +56,12 @@ class SettingsError(StartError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+
+class UsageError(StartError):
+    """The command line is not understood."""
+
+    exit_code = 2
 
 
 class DependencyError(StartError):

@@ -7,11 +7,13 @@ import math
 import mmap
 import re
 import secrets
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from byoc_serving.errors import RequestError
     from byoc_serving.session import Session
@@ -22,6 +24,34 @@ ERROR_BODY_LIMIT = 2048
 _MESSAGE_LIMIT = 1000
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 JSON = "application/json"
+#: Nobody waited for the answer; the number is nginx's.
+CLIENT_LEFT = 499
+
+
+class Batch:
+    """What the requests of one batch have in common.
+
+    Attributes:
+        began: when the model took them, in seconds of the monotonic clock.
+        ended: when it had the last one's answer.
+        forward_s: how long it predicted; on a GPU, until its work was handed over.
+        requests: how many they were.
+    """
+
+    __slots__ = ("began", "ended", "forward_s", "requests")
+
+    def __init__(self, began: float, ended: float, forward_s: float, requests: int) -> None:
+        self.began = began
+        self.ended = ended
+        self.forward_s = forward_s
+        self.requests = requests
+
+
+class Span(Protocol):
+    """A request's trace."""
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Spans that are made inside become its children."""
 
 
 #: A request's body; long ones are in a file (``spool``).
@@ -40,6 +70,8 @@ class Response:
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
     stream: Stream[Response] | None = None
+    #: The id that an error's body names.
+    request_id: str = ""
 
 
 @dataclass
@@ -58,6 +90,9 @@ class Invocation:
         session_id: the session header as sent, or "".
         session: the session that this request belongs to; it travels to wherever the handler runs.
         model: which model of a multi-model server is meant.
+        queued_at: when it was queued, in seconds of the monotonic clock.
+        batch: when and with how many others the model took it.
+        span: its trace, when tracing is on.
     """
 
     headers: Sequence[tuple[bytes, bytes]]
@@ -73,6 +108,10 @@ class Invocation:
     session_id: str = ""
     session: Session | None = None
     model: str = ""
+    # Class attributes until they are set: a request pays for none of them.
+    queued_at: float = field(default=0.0, init=False, repr=False)
+    batch: Batch | None = field(default=None, init=False, repr=False)
+    span: Span | None = field(default=None, init=False, repr=False)
     _request_id: str = field(default="", repr=False)
 
     @classmethod
@@ -119,6 +158,44 @@ class Invocation:
         return self._request_id
 
 
+class Exchange:
+    """A request as the front saw it, told once its answer has left.
+
+    Attributes:
+        method: its method.
+        path: its path, decoded.
+        began: when the front began with it, in seconds of the monotonic clock.
+        status: the answer's status; 499 when the client left before.
+        sent_bytes: of the answer's body.
+        request_id: as the answer named it, or "".
+        invocation: what was admitted, if it was.
+        headers: the request's, names in lower case.
+        trace: its span, when tracing is on.
+    """
+
+    __slots__ = (
+        "began", "headers", "invocation", "method", "path", "request_id", "sent_bytes", "status",
+        "trace",
+    )  # fmt: skip
+
+    def __init__(self, method: str, path: str) -> None:
+        self.method = method
+        self.path = path
+        self.began = time.monotonic()
+        self.status = CLIENT_LEFT
+        self.sent_bytes = 0
+        self.request_id = ""
+        self.invocation: Invocation | None = None
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.trace: Any = None
+
+    def answered(self, response: Response) -> None:
+        """A complete response has left."""
+        self.status = response.status
+        self.sent_bytes = len(response.body)
+        self.request_id = response.request_id
+
+
 def request_id(*candidates: str | None) -> str:
     """The first candidate of visible ASCII, else a fresh one of 16 hexadecimal digits."""
     for candidate in candidates:
@@ -145,6 +222,6 @@ def error_response(error: RequestError, identifier: str) -> Response:
         content = {"code": error.code, "message": message, "request_id": identifier}
         body = json.dumps({"error": content}, ensure_ascii=False).encode("utf-8", "replace")
         if len(body) < ERROR_BODY_LIMIT:
-            return Response(error.status, body, JSON, error.headers)
+            return Response(error.status, body, JSON, error.headers, request_id=identifier)
         limit -= 100
         message = one_line(message, limit)

@@ -55,7 +55,8 @@ def options(settings: Settings, workers: int, temporary: Path) -> dict[str, Any]
         # A client that is gone takes its request along at once.
         "asgi_disconnect_grace_period": 0,
         "loglevel": "info",
-        "accesslog": "-" if settings.access_log else None,
+        # Ours knows where the time went.
+        "accesslog": None,
         "logger_class": "byoc_serving.gunicorn_log.GunicornLog",
         "proc_name": "byoc-serve",
     }

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.current import working_on
 from byoc_serving.errors import HandlerError
 from byoc_serving.exchange import one_line
 
@@ -78,19 +79,25 @@ class Function:
             EscapeError: it raised something that is no Exception.
         """
         try:
-            if self.context_by == "position":
-                result = self.call(*arguments, context)
-            elif self.context_by:
-                result = self.call(*arguments, **{self.context_by: context})
-            else:
-                result = self.call(*arguments)
-            return asyncio.run(result) if self.is_async else result
+            if context.invocation is None:
+                return self._call(context, arguments)
+            with working_on(context.invocation):
+                return self._call(context, arguments)
         except Exception:
             raise
         except BaseException as error:
             # sys.exit(), or a panic of an extension in Rust: it ends this call, not the thread
             # that owns the model.
             raise EscapeError(f"{self.name} ended with {type(error).__name__}") from error
+
+    def _call(self, context: Context, arguments: tuple[Any, ...]) -> Any:
+        if self.context_by == "position":
+            result = self.call(*arguments, context)
+        elif self.context_by:
+            result = self.call(*arguments, **{self.context_by: context})
+        else:
+            result = self.call(*arguments)
+        return asyncio.run(result) if self.is_async else result
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,12 @@ class IsolatedApplication(Application):
             lambda: table.latched and table.failure is None,
             lambda: table.failure,
         )
-        return Service(self.settings, table, None, backend, *self.make_stores())
+        observer = self.observer(self.models + worker.slot)
+        if observer is not None:
+            observer.begin_traces()
+        service = Service(self.settings, table, None, backend, *self.make_stores(), observer)
+        service.workspace = self.workspace
+        return service
 
     def serve_model(self, number: int, incarnation: int) -> None:
         """The life of a model process, after the fork.
@@ -103,12 +108,17 @@ class IsolatedApplication(Application):
             StartError: the model cannot be loaded; one line that says why.
         """
         gpus = self.machine.gpus
+        observer = self.observer(number)
+        if observer is not None:
+            # The fronts have the requests' traces.
+            observer.traces = False
         engine = Engine(
             self.settings,
             self.workspace,
             gpus[number] if gpus else None,
             lambda text: self.table.phase(number, text),
             encode=arrays,
+            observer=observer,
         )
         place = Place(number, incarnation, self.listeners[number], self.arena, self.running)
         master = os.getppid()
@@ -146,6 +156,8 @@ class IsolatedMaster(Master):
         self._models.check()
 
     def _spawn_model(self, number: int, incarnation: int) -> int:
+        if incarnation:
+            self.app.ledger.restarted()
         pid = os.fork()
         if not pid:
             self._be_model(number, incarnation)
@@ -194,6 +206,8 @@ class IsolatedMaster(Master):
         """Its connections are lost; its seat in the arena is the next front's."""
         if not self.table.stopping:
             log.error("front %d of seat %d crashed; a new one starts", pid, slot)
+            self.app.ledger.restarted()
+        self.app.ledger.leave(self.app.models + slot)
 
     def reap_workers(self) -> None:
         """Model processes first: gunicorn reaps whatever it finds and keeps no record."""

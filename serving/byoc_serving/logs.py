@@ -8,15 +8,27 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.current import request_ids
+
 if TYPE_CHECKING:
     from byoc_serving.settings import Settings
 
 log = logging.getLogger("byoc_serving")
 
+#: Fields that a line of text has already said.
+_IN_MESSAGE = {"method", "path", "status"}
+
 
 def _timestamp(created: float) -> str:
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
     return f"{moment}.{int(created * 1000) % 1000:03d}Z"
+
+
+def _request_id(record: logging.LogRecord) -> str:
+    """The request that a record is about: as its logger said, else the one at work."""
+    if hasattr(record, "fields"):
+        return ""
+    return getattr(record, "request_id", None) or request_ids()
 
 
 class TextFormatter(logging.Formatter):
@@ -25,6 +37,12 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
         message = record.getMessage()
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        shown = [f"{name}={value}" for name, value in fields.items() if name not in _IN_MESSAGE]
+        request_id = _request_id(record)
+        if request_id and request_id not in message:
+            shown.insert(0, f"request_id={request_id}")
+        message = " ".join([message, *shown])
         if record.exc_info:
             message += " | " + self.formatException(record.exc_info)
         folded = " | ".join(line.rstrip() for line in message.splitlines() if line.strip())
@@ -42,9 +60,9 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
-        request_id = getattr(record, "request_id", None)
-        if request_id is not None:
+        if request_id := _request_id(record):
             fields["request_id"] = request_id
+        fields.update(getattr(record, "fields", {}))
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)
@@ -60,7 +78,7 @@ def configure(settings: Settings) -> None:
     # gunicorn tells of every process that it starts; the start-up line says what matters.
     quiet = settings.log_level > logging.DEBUG
     logging.getLogger("gunicorn.error").setLevel(logging.WARNING if quiet else logging.DEBUG)
-    logging.getLogger("gunicorn.access").setLevel(logging.INFO)
+    logging.getLogger("byoc_serving.access").setLevel(logging.INFO)
     for name in ("PIL", "botocore", "boto3", "s3transfer", "urllib3", "asyncio"):
         logging.getLogger(name).setLevel(max(settings.log_level, logging.WARNING))
     logging.captureWarnings(capture=True)

@@ -10,13 +10,15 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from byoc_serving.errors import DependencyError, SettingsError, StartError
+from byoc_serving.errors import DependencyError, SettingsError, StartError, UsageError
 from byoc_serving.machine import Machine, tree_bytes
 from byoc_serving.settings import Settings
 from byoc_serving.workspace import Workspace, sweep
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from byoc_serving.arguments import Arguments
 
 log = logging.getLogger("byoc_serving")
 
@@ -36,12 +38,18 @@ def main() -> NoReturn:
     # The model directory is read-only, and where it is not it stays as it was.
     sys.dont_write_bytecode = True
     try:
+        arguments = _arguments(sys.argv[1:])
         settings = Settings.from_environ(os.environ)
+    except UsageError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
     except SettingsError as error:
         for problem in error.problems:
             _say(problem)
         sys.exit(error.exit_code)
     try:
+        if arguments is not None and arguments.check:
+            _check(settings, arguments)
         code = _serve(settings)
     except StartError as error:
         _say(str(error))
@@ -49,13 +57,40 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _serve(settings: Settings) -> int:
+def _arguments(words: list[str]) -> Arguments | None:
+    """What was asked for besides serving; None: nothing, as the platform calls it."""
+    if not words:
+        return None
+    from byoc_serving.arguments import parse  # noqa: PLC0415 - not for the platform's call
+
+    return parse(words)
+
+
+def _need_packages() -> None:
     missing = [name for name in _NEEDED if not _installed(name)]
     if missing:
         raise DependencyError(
             f"{', '.join(missing)} not installed here; run serve in the inference image, or "
             "install sagemaker-byoc[serve]"
         )
+
+
+def _check(settings: Settings, arguments: Arguments) -> NoReturn:
+    _need_packages()
+    from byoc_serving import check, logs  # noqa: PLC0415 - what they import is there now
+
+    logs.configure(settings)
+    held = Workspace()
+    try:
+        code = check.run(settings, arguments, held.path)
+    finally:
+        held.remove()
+    # A thread may still try a faster form of the model; nobody waits for it any more.
+    _end_worker(code)
+
+
+def _serve(settings: Settings) -> int:
+    _need_packages()
     from byoc_serving import (  # noqa: PLC0415 - gunicorn is there now
         gunicorn_conf,
         isolated,

@@ -14,11 +14,16 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from byoc_serving.acceptor import Doors
+from byoc_serving.access import AccessLog
+from byoc_serving.emf import Emitter
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import one_line
+from byoc_serving.exposition import forget_handlers_gauges, share_handlers_metrics
 from byoc_serving.gunicorn_conf import options
 from byoc_serving.inline import Inline
+from byoc_serving.meter import Ledger
 from byoc_serving.multimodel.fleet import Fleet
+from byoc_serving.observer import Observer
 from byoc_serving.patience import harden
 from byoc_serving.porter import Porter
 from byoc_serving.preload import preload
@@ -69,7 +74,23 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         self.workspace = workspace
         self.table = Table(rows or workers)
         self.doors = Doors(workers)
+        # The table's rows first; fronts that have none in it come after them.
+        self.ledger = Ledger(workers + (rows or 0))
+        if settings.metrics:
+            share_handlers_metrics(workspace)
+        self.emitter = self._emitter() if settings.emf else None
         super().__init__()
+
+    def _emitter(self) -> Emitter:
+        settings = self.settings
+        return Emitter(
+            self.ledger,
+            self.table,
+            settings.emf_namespace,
+            dict(settings.emf_dimensions),
+            settings.emf_interval_s,
+            sys.stdout,
+        )
 
     def load_config(self) -> None:
         """Gunicorn's settings come from ours alone, never from its own files or variables."""
@@ -92,14 +113,21 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         slot: int = worker.slot
         if self.settings.multi_model:
             fleet = Fleet(self.settings, self.machine, self.workspace, lambda: self.table.stopping)
-            return Service(self.settings, self.table, slot, fleet)
+            return Service(self.settings, self.table, slot, fleet, observer=self.observer(slot))
         gpus = self.machine.gpus
         gpu = gpus[slot % len(gpus)] if gpus else None
+        observer = self.observer(slot)
         engine = Engine(
-            self.settings, self.workspace, gpu, lambda text: self.table.phase(slot, text)
+            self.settings,
+            self.workspace,
+            gpu,
+            lambda text: self.table.phase(slot, text),
+            observer=observer,
         )
         backend = Inline(engine, self.settings.forward_timeout_s)
-        return Service(self.settings, self.table, slot, backend, *self.make_stores())
+        service = Service(self.settings, self.table, slot, backend, *self.make_stores(), observer)
+        service.workspace = self.workspace
+        return service
 
     def make_stores(self) -> tuple[Sessions, Spooling]:
         """The sessions that all workers share, and where long bodies go."""
@@ -107,6 +135,17 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         directory = self.workspace / "sessions"
         sessions = Sessions(directory, settings.session_ttl_s, settings.max_sessions)
         return sessions, Spooling(self.workspace, settings.spool_bytes)
+
+    def observer(self, row: int) -> Observer | None:
+        """What the process of a row of the ledger tells its work to; None: nobody wants it."""
+        settings = self.settings
+        if not (settings.metrics or settings.emf or settings.otel or settings.access_log != "off"):
+            return None
+        observer = Observer(self.ledger, row)
+        observer.traces = settings.otel
+        if settings.access_log != "off":
+            observer.access = AccessLog(pings=settings.access_log == "all")
+        return observer
 
     def announce(self, origin: str, device: str) -> None:
         """The line that says that the server is ready, and with what."""
@@ -243,6 +282,10 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         elif row.state is State.READY:
             self._load_deaths = 0
             log.error("worker %d crashed; its requests are lost, a new one starts", pid)
+        if not self.table.stopping:
+            self.app.ledger.restarted()
+        self.app.ledger.leave(slot)
+        forget_handlers_gauges(pid)
         self.table.enter(slot, State.EMPTY, 0)
 
     def manage_workers(self) -> None:
@@ -253,6 +296,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
             log.error("the porter is gone; a new one starts")
             self._spawn_porter()
         self.kill_hung()
+        if self.app.emitter is not None:
+            self.app.emitter.tick()
         if time.monotonic() >= self._respawn_at:
             super().manage_workers()
 
@@ -279,6 +324,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         """Stop: nothing new is accepted, what runs is answered."""
         self.table.stop()
         super().stop(graceful)
+        if self.app.emitter is not None:
+            self.app.emitter.flush()
 
     def handle_int(self) -> None:
         """SIGINT means the same as SIGTERM."""

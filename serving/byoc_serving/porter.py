@@ -7,7 +7,7 @@ import contextlib
 import http.client
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.asgi import read_all, respond
+from byoc_serving.asgi import read_all, respond, watched
 from byoc_serving.connection import Protocol
 from byoc_serving.errors import (
     MethodNotAllowedError,
@@ -15,13 +15,15 @@ from byoc_serving.errors import (
     RequestError,
     UnavailableError,
 )
-from byoc_serving.exchange import Response, error_response, no_route, request_id
+from byoc_serving.exchange import Exchange, Response, error_response, no_route, request_id
+from byoc_serving.exposition import Collector, answer
 from byoc_serving.health import PING_METHODS, diagnosis, ping
 from byoc_serving.multimodel.routes import is_ours
 from byoc_serving.workers import LoopWorker
 
 if TYPE_CHECKING:
     from byoc_serving.asgi import Message, Receive, Send
+    from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
 
 
@@ -44,20 +46,50 @@ class Porter(LoopWorker):
 
     def load_wsgi(self) -> None:
         """The application is this object."""
-        self.asgi = self.answer
+        self.asgi = self.watched
+        self.observer: Observer | None = self.app.observer(self.app.ledger.porter)
 
-    async def answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request from what the table says.
+    async def watched(self, scope: Message, receive: Receive, send: Send) -> None:
+        """``answer``, observed."""
+        if self.observer is None or scope["type"] != "http":
+            await self.answer(scope, receive, send)
+            return
+        exchange = Exchange(scope["method"], scope["path"])
+        relayed = False
+        try:
+            relayed = await self.answer(scope, receive, watched(send, exchange))
+        finally:
+            # The worker has counted what was relayed to it.
+            if not relayed:
+                self.observer.response(exchange)
+
+    async def answer(self, scope: Message, receive: Receive, send: Send) -> bool:
+        """Answer one request from what the table says; True when a worker was asked to.
 
         A client that connected while the workers loaded may ask after they have: then the
         question goes to a worker, over a connection that only a worker can accept by now.
         """
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
+        elif scope["path"] == "/metrics":
+            # In a thread, since a package is imported for it.
+            response = await asyncio.get_running_loop().run_in_executor(
+                None, answer, scope["method"], _accept(scope), self._collector()
+            )
+            await respond(send, response)
         elif scope["path"] == "/ping" or self.table.porter_listens or not self.table.ready_count:
             await respond(send, self._response(scope["path"], scope["method"]))
         else:
             await respond(send, await self._relay(scope, receive))
+            return True
+        return False
+
+    def _collector(self) -> Collector | None:
+        if self.observer is None or not self.app.settings.metrics:
+            return None
+        return Collector(
+            self.app.ledger, self.table, {"device": "", "front": self.app.settings.front}
+        )
 
     async def _relay(self, scope: Message, receive: Receive) -> Response:
         try:
@@ -99,6 +131,11 @@ class Porter(LoopWorker):
                 await asyncio.wait_for(self._stop.wait(), 0.01 if wanted else 0.1)
         ticking.cancel()
         await self.drain()
+
+
+def _accept(scope: Message) -> str:
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
+    return ",".join(lines)
 
 
 def ask_worker(settings: Settings, scope: Message, body: bytes) -> Response:

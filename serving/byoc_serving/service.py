@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from byoc_serving import health
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Admission, FullError
+from byoc_serving.description import Description
 from byoc_serving.errors import (
     BadBodyError,
     BodyTooLargeError,
@@ -20,15 +21,19 @@ from byoc_serving.errors import (
     UnavailableError,
 )
 from byoc_serving.exchange import Invocation, Response, error_response, request_id
+from byoc_serving.exposition import Collector
+from byoc_serving.sample import Sample
 from byoc_serving.settings import MOST_BODY_BYTES
 
 if TYPE_CHECKING:
     import asyncio
     import threading
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from byoc_serving.backend import Backend
     from byoc_serving.conversation import Messages
+    from byoc_serving.observer import Observer
     from byoc_serving.sessions import Sessions
     from byoc_serving.settings import Settings
     from byoc_serving.spool import Spooling
@@ -51,6 +56,7 @@ class Service:
         backend: what answers, not started yet.
         sessions: of all workers; None where there are none.
         spooling: where long bodies wait; None: in memory.
+        observer: told of every answer; None: nobody is.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Service:
         backend: Backend,
         sessions: Sessions | None = None,
         spooling: Spooling | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.settings = settings
         self.table = table
@@ -71,6 +78,9 @@ class Service:
         # A transform job sends no more at once than it was told to; it must not be refused.
         queue_bytes = MOST_BODY_BYTES if settings.batch else settings.queue_bytes
         self.admission = Admission(settings.admitted_requests, queue_bytes)
+        self.observer = observer
+        #: Where the description of the loaded model is; set by who makes it.
+        self.workspace: Path | None = None
         self._deliver: Callable[[Delivery], None] = settle
         self._leaving = False
 
@@ -184,6 +194,8 @@ class Service:
                 f"the body has {len(invocation.body)} bytes, Content-Length says "
                 f"{invocation.length}"
             )
+        if self.observer is not None:
+            invocation.queued_at = time.monotonic()
         self.backend.submit(invocation)
 
     def converse(
@@ -233,6 +245,22 @@ class Service:
         if invocation.session is not None and self.sessions is not None:
             self.sessions.end(invocation, status)
 
+    @property
+    def collector(self) -> Collector | None:
+        """What ``/metrics`` shows; None when it is switched off."""
+        if self.observer is None or not self.settings.metrics:
+            return None
+        facts = {"device": self.backend.device, "front": self.settings.front}
+        return Collector(self.observer.ledger, self.table, facts)
+
+    def document(self, method: str) -> Response:
+        """``/openapi.json``."""
+        from byoc_serving import openapi  # noqa: PLC0415 - needs numpy, imported by now
+
+        description = Description.read(self.workspace) if self.workspace else Description()
+        sample = Sample.find(self.settings.model_dir)
+        return openapi.answer(method, self.settings, description, sample)
+
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""
         if self.slot is not None:
@@ -240,6 +268,8 @@ class Service:
 
     def beat(self) -> bool:
         """Tell the other processes that this worker's loop runs; False when it has to end."""
+        if self.observer is not None:
+            self.observer.tick(self.admission.items)
         if self.slot is None:
             return True
         self.table.beat(self.slot)

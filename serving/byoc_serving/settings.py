@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +44,9 @@ FRONTS = ("asgi", "wsgi")
 OPTIMIZE = ("freeze", "off", "compile", "bf16")
 TOPOLOGIES = ("auto", "inline", "isolated")
 LOG_FORMATS = ("text", "json")
+_NAMESPACE = re.compile(r"[0-9A-Za-z.\-_/#:]{1,255}")
 _TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off", ""}
+_FALSE = {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,6 @@ class Settings:
         pip_timeout_s: time for installing code/requirements.txt (``BYOC_PIP_TIMEOUT_SECONDS``).
         log_format: ``text`` or ``json`` (``BYOC_LOG_FORMAT``).
         log_level: ``logging``'s number (``SAGEMAKER_CONTAINER_LOG_LEVEL``).
-        access_log: one line a request (``BYOC_ACCESS_LOG``).
         multi_model: models come and go by request (``SAGEMAKER_MULTI_MODEL``).
         max_models: models at once; None: as memory allows (``BYOC_MAX_MODELS``).
         models_memory_bytes: memory of all models together; None: what the machine or its control
@@ -126,6 +127,16 @@ class Settings:
         unload_grace_s: time for running requests when a model is unloaded
             (``BYOC_UNLOAD_GRACE_SECONDS``).
         model_path: one model's directory of a multi-model server; set by the server itself.
+        access_log: ``off``; ``on``: one line a request; ``all``: pings and scrapes as well
+            (``BYOC_ACCESS_LOG``).
+        metrics: whether ``/metrics`` is there (``BYOC_METRICS``).
+        emf: whether CloudWatch's embedded metrics are written (``BYOC_EMF``).
+        emf_namespace: their namespace (``BYOC_EMF_NAMESPACE``).
+        emf_dimensions: their dimensions, names and values (``BYOC_EMF_DIMENSIONS``, such as
+            ``EndpointName=digits,VariantName=blue``).
+        emf_interval_s: seconds between their lines (``BYOC_EMF_INTERVAL_SECONDS``).
+        otel: whether invocations get OpenTelemetry spans (``BYOC_OTEL``; by default where
+            ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` is set).
     """
 
     root: Path = Path("/opt/ml")
@@ -164,13 +175,19 @@ class Settings:
     pip_timeout_s: float = 300.0
     log_format: str = "text"
     log_level: int = logging.INFO
-    access_log: bool = False
     multi_model: bool = False
     max_models: int | None = None
     models_memory_bytes: int | None = None
     load_timeout_s: float = 600.0
     unload_grace_s: float = 60.0
     model_path: Path | None = None
+    access_log: str = "off"
+    metrics: bool = True
+    emf: bool = False
+    emf_namespace: str = "sagemaker-byoc"
+    emf_dimensions: tuple[tuple[str, str], ...] = (("ServiceName", "sagemaker-byoc"),)
+    emf_interval_s: float = 60.0
+    otel: bool = False
 
     @property
     def model_dir(self) -> Path:
@@ -258,12 +275,24 @@ class Settings:
             pip_timeout_s=float(read.integer("BYOC_PIP_TIMEOUT_SECONDS", 300, 1, 3600)),
             log_format=read.choice("BYOC_LOG_FORMAT", LOG_FORMATS),
             log_level=read.log_level("SAGEMAKER_CONTAINER_LOG_LEVEL"),
-            access_log=read.flag("BYOC_ACCESS_LOG"),
             multi_model=many,
             max_models=read.optional_integer("BYOC_MAX_MODELS", 1, 1 << 20),
             models_memory_bytes=read.optional_integer("BYOC_MODELS_MEMORY_BYTES", 1, 1 << 50),
             load_timeout_s=float(read.integer("SAGEMAKER_STARTUP_TIMEOUT", 600, 1, 86400)),
             unload_grace_s=float(read.integer("BYOC_UNLOAD_GRACE_SECONDS", 60, 0, 3600)),
+            access_log=read.access_log("BYOC_ACCESS_LOG"),
+            metrics=read.flag("BYOC_METRICS", default=True),
+            emf=read.flag("BYOC_EMF"),
+            emf_namespace=read.namespace("BYOC_EMF_NAMESPACE") or cls.emf_namespace,
+            emf_dimensions=read.dimensions("BYOC_EMF_DIMENSIONS") or cls.emf_dimensions,
+            emf_interval_s=float(read.integer("BYOC_EMF_INTERVAL_SECONDS", 60, 1, 3600)),
+            otel=read.flag(
+                "BYOC_OTEL",
+                default=bool(
+                    read.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+                    or read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+                ),
+            ),
         )
         if read.problems:
             raise SettingsError(read.problems)
@@ -325,11 +354,37 @@ class _Reader:
             return choices[0]
         return text
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, *, default: bool = False) -> bool:
         text = (self.text(name) or "").lower()
-        if text not in _TRUE | _FALSE:
+        if text not in _TRUE | _FALSE | {""}:
             self._bad(name, "1 or 0")
-        return text in _TRUE
+        return text in _TRUE if text else default
+
+    def access_log(self, name: str) -> str:
+        text = (self.text(name) or "off").lower()
+        if text not in _TRUE | _FALSE | {"all"}:
+            self._bad(name, "1, 0 or all")
+        return "all" if text == "all" else "on" if text in _TRUE else "off"
+
+    def namespace(self, name: str) -> str | None:
+        """CloudWatch's: up to 255 characters of a small alphabet, none of Amazon's own."""
+        text = self.text(name)
+        if text and (not _NAMESPACE.fullmatch(text) or text.startswith("AWS/")):
+            self._bad(name, "1 to 255 of A-Z a-z 0-9 . - _ / # : that do not begin with AWS/")
+        return text
+
+    def dimensions(self, name: str) -> tuple[tuple[str, str], ...]:
+        """``name=value`` pairs between commas: CloudWatch takes up to 30."""
+        pairs = [part.partition("=") for part in (self.text(name) or "").split(",") if part.strip()]
+        found = {key.strip(): value.strip() for key, _, value in pairs}
+        good = all(
+            1 <= len(key) <= 250 and 1 <= len(value) <= 1024 and not key.startswith((":", "_aws"))
+            for key, value in found.items()
+        )
+        if not good or len(found) != len(pairs) or len(found) > 30:
+            self._bad(name, "up to 30 pairs such as EndpointName=digits,VariantName=blue")
+            return ()
+        return tuple(found.items())
 
     def absolute_path(self, name: str) -> Path | None:
         text = self.text(name)

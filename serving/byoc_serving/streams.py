@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.current import working_on
 from byoc_serving.errors import DeadlineError, InternalError, RequestError, UnavailableError
 from byoc_serving.exchange import Response, error_response, request_id
 from byoc_serving.framing import Framing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from byoc_serving.context import Context
+    from byoc_serving.exchange import Invocation
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ class Generation:
         import torch  # noqa: PLC0415 - imported by now
 
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), working_on(*self._requests()):
                 produce(self.items, lambda item: self._chunk(stream, item), stream)
             self._open(stream, b"")
             self.context.save()
@@ -152,6 +154,10 @@ class Generation:
             stream.fail()
         except Exception as error:  # noqa: BLE001 - any failure is this request's own
             self._break_off(stream, error)
+
+    def _requests(self) -> tuple[Invocation, ...]:
+        """The request, for the log lines of its handler."""
+        return () if self.context.invocation is None else (self.context.invocation,)
 
     def _chunk(self, stream: Stream[Response], item: Any) -> bytes:
         if stream.late:

@@ -20,6 +20,7 @@ from byoc_serving.gunicorn_conf import KEEPALIVE_S
 from byoc_serving.patience import Patience
 from byoc_serving.table import State
 from byoc_serving.threaded import PatientThreadWorker, announce_close
+from byoc_serving.watched import Watched
 
 if TYPE_CHECKING:
     from byoc_serving.service import Service
@@ -182,7 +183,11 @@ class WsgiWorker(PatientThreadWorker):
         from byoc_serving.app import create_app  # noqa: PLC0415 - the ASGI front delays it
 
         self.service = self.app.make_service(self)
-        self.wsgi = announce_close(create_app(self.service).wsgi_app)
+        wsgi = create_app(self.service).wsgi_app
+        if self.service.observer is not None:
+            wsgi = Watched(wsgi, self.service.observer)
+        # Outermost: it needs gunicorn's own start_response.
+        self.wsgi = announce_close(wsgi)
         self._stopped = False
 
     def init_signals(self) -> None:
@@ -260,6 +265,8 @@ def give_up(service: Service) -> None:
 
 def end(service: Service, quick: bool) -> None:  # noqa: FBT001 - one flag, two callers
     """End the model thread; when it does not end, end the process around it."""
+    if service.observer is not None and not quick:
+        service.observer.close()
     if not service.settled.is_set() or not service.close(0.0 if quick else 1.0):
         # Finalising the interpreter under a thread that is inside torch would crash.
         logging.shutdown()

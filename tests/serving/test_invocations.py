@@ -173,7 +173,7 @@ def test_png_reaches_the_default_model_as_planes_between_0_and_1(shared_server: 
 
 
 @pytest.mark.contract(71)
-@pytest.mark.parametrize("path", ["/metrics", "/", "/models", "/execution-parameters/x", "/ping/x"])
+@pytest.mark.parametrize("path", ["/", "/models", "/execution-parameters/x", "/ping/x"])
 def test_unknown_paths_are_a_404_in_json(shared_server: Server, path):
     answer = shared_server.request("GET", path)
     assert answer.status == 404

@@ -53,6 +53,13 @@ def test_smaller_platform_payload_does_not_lower_the_limit():
         ("BYOC_HANDLER", "relative.py"),
         ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
         ("BYOC_LOG_FORMAT", "xml"),
+        ("BYOC_METRICS", "perhaps"),
+        ("BYOC_EMF_NAMESPACE", "AWS/Mine"),
+        ("BYOC_EMF_NAMESPACE", "no blanks"),
+        ("BYOC_EMF_DIMENSIONS", "EndpointName"),
+        ("BYOC_EMF_DIMENSIONS", "a=1,a=2"),
+        ("BYOC_EMF_INTERVAL_SECONDS", "0"),
+        ("BYOC_OTEL", "perhaps"),
     ],
 )
 def test_bad_value_is_named_with_what_was_expected(name, value):
@@ -67,3 +74,26 @@ def test_all_problems_are_reported_at_once():
         Settings.from_environ({"BYOC_FRONT": "x", "SAGEMAKER_BIND_TO_PORT": "y"})
     assert len(caught.value.problems) == 2
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "BYOC_OTEL": "0"}, False),
+        ({"BYOC_OTEL": "1"}, True),
+    ],
+)
+def test_spans_are_made_where_a_collector_is_named(environ, expected):
+    assert Settings.from_environ(environ).otel is expected
+
+
+def test_observability_as_it_is_by_default():
+    settings = Settings.from_environ({})
+    assert (settings.metrics, settings.access_log, settings.emf) == (True, "off", False)
+    assert Settings.from_environ({"BYOC_ACCESS_LOG": "ALL"}).access_log == "all"
+    assert Settings.from_environ({"BYOC_ACCESS_LOG": "1"}).access_log == "on"
+    dimensions = Settings.from_environ({"BYOC_EMF_DIMENSIONS": "a=1, b=x y"}).emf_dimensions
+    assert dimensions == (("a", "1"), ("b", "x y"))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import flask
 
 from byoc_serving.app import create_app, flask_response, headers_of, invocation_of
-from byoc_serving.asgi import AsgiFront, read_all, respond
+from byoc_serving.asgi import AsgiFront, read_all, respond, watched
 from byoc_serving.errors import InternalError, RequestError
 from byoc_serving.logs import log
 from byoc_serving.multimodel.routes import Action, is_ours, route
@@ -16,7 +16,7 @@ from byoc_serving.relay import relay
 
 if TYPE_CHECKING:
     from byoc_serving.asgi import Bridge, Message, Receive, Send
-    from byoc_serving.exchange import Response
+    from byoc_serving.exchange import Exchange, Response
     from byoc_serving.multimodel.fleet import Fleet
     from byoc_serving.service import Service
 
@@ -37,24 +37,29 @@ class ModelsFront(AsgiFront):
         super().__init__(service, bridge)
         self._fleet = fleet
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "http" and is_ours(scope["path"]):
-            response = await self._models(scope, receive)
-            if response.stream is not None:
-                await relay(response.stream, receive, send)
-            else:
-                await respond(send, response)
-        else:
-            await super().__call__(scope, receive, send)
+    async def _answer(
+        self, scope: Message, receive: Receive, send: Send, exchange: Exchange | None
+    ) -> None:
+        if not is_ours(scope["path"]):
+            await super()._answer(scope, receive, send, exchange)
+            return
+        response = await self._models(scope, receive, exchange)
+        if response.stream is not None:
+            await relay(response.stream, receive, watched(send, exchange) if exchange else send)
+            return
+        await respond(send, response)
+        if exchange is not None:
+            exchange.answered(response)
 
-    async def _models(self, scope: Message, receive: Receive) -> Response:
+    async def _models(
+        self, scope: Message, receive: Receive, exchange: Exchange | None
+    ) -> Response:
         raw_path = scope["raw_path"].split(b"?")[0] or quote(scope["path"]).encode()
         try:
             wanted = route(scope["method"], raw_path)
             if wanted.action is Action.INVOKE:
                 self._fleet.registry.find(wanted.name)
-                return await self._invocation(scope, receive, wanted.name)
+                return await self._invocation(scope, receive, exchange, wanted.name)
             body = await read_all(receive, _BODY_LIMIT_BYTES)
             return await self._fleet.manage(wanted, scope["query_string"], body)
         except RequestError as error:
