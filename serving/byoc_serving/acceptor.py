@@ -9,6 +9,7 @@ for a moment, and takes it only when nobody else has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import mmap
@@ -105,14 +106,20 @@ class Acceptor:
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
 
-    async def accept_waiting(self) -> None:
+    async def finish(self, for_all: bool) -> None:  # noqa: FBT001 - one flag, one caller
         """Take the connections that the kernel has made and nobody has accepted yet.
 
         Closing the listening socket would reset them, with a request inside perhaps.
+
+        Args:
+            for_all: the whole server stops: nobody listens any more, in this moment. Otherwise a
+                socket that another process has still open would go on making connections.
         """
         for listener in self._listeners:
             while self._accept(listener):
                 pass
+            if for_all:
+                hang_up(listener)
         if self._connecting:
             await asyncio.wait(self._connecting)
 
@@ -171,6 +178,12 @@ class Acceptor:
         except OSError as error:
             log.debug("a connection broke while it was opened: %s", error)
             connection.close()
+
+
+def hang_up(listener: socket.socket) -> None:
+    """End listening for every process that shares the socket."""
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def _alive(pid: int) -> bool:

@@ -167,9 +167,9 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         # What is left of a body that nobody reads would be taken for the next request.
         # After the client's last byte, what it has sent ahead is still answered.
         last = self.half_closed and not self._callback_parser.remaining()
-        closing: bool = (
-            self.body_is_missing or last or super()._will_close(request, response_requires_close)
-        )
+        if self.worker.leaving or self.body_is_missing or last:
+            return True
+        closing: bool = super()._will_close(request, response_requires_close)
         return closing
 
     def _on_headers_complete(self) -> bool:

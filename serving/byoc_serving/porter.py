@@ -119,7 +119,7 @@ class Porter(LoopWorker):
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         ticking = asyncio.create_task(self._tick())
-        while self.alive:
+        while not self.leaving:
             wanted = self.table.ready_count == 0
             if wanted and not self.acceptor.listening:
                 self.table.porter_listens = True

@@ -39,7 +39,8 @@ from byoc_serving.patience import LINGER_S, MAX_HEAD_BYTES, Patience
 log = logging.getLogger("byoc_serving")
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_NOBODY = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED)
+#: EINVAL: another worker of a stopping server has ended listening for all.
+_NOBODY = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINVAL)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUSES = (
     (LimitRequestLine, 414),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gasgi import ASGIWorker
 
-from byoc_serving.acceptor import Acceptor
+from byoc_serving.acceptor import Acceptor, hang_up
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
 from byoc_serving.connection import Protocol, Sweeper
@@ -44,6 +44,8 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         self.connections: set[Protocol] = set()
         self.acceptor: Acceptor
         self._stop: asyncio.Event | None = None
+        #: Each answer from now on is its connection's last.
+        self.leaving = False
 
     alive: bool
 
@@ -66,8 +68,12 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         self.loop.add_signal_handler(signal.SIGINT, self.handle_exit_signal)
 
     def handle_exit_signal(self) -> None:
-        """SIGTERM: begin to drain now, not at the next tick."""
-        self.alive = False
+        """SIGTERM: begin to drain now, not at the next tick.
+
+        ``alive`` stays true until then: gunicorn would close connections whose last answer has
+        promised the client that it may ask again.
+        """
+        self.leaving = True
         if self._stop is not None:
             self._stop.set()
 
@@ -80,7 +86,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         """Heartbeat; the ways to end without a signal; clients that take too long."""
         sweeper = Sweeper(Patience.of(self.app.settings, KEEPALIVE_S))
         swept = self.loop.time()
-        while self.alive:
+        while not self.leaving:
             self.notify()
             self.beat()
             now = self.loop.time()
@@ -107,7 +113,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         listened = self.acceptor.listening
         self.unlisten()
         if listened:
-            await self.acceptor.accept_waiting()
+            await self.acceptor.finish(for_all=self.table.stopping)
         for listener in self.sockets:
             listener.close()
         if self._quick_shutdown:
@@ -230,6 +236,8 @@ class WsgiWorker(PatientThreadWorker):
                 while accepted != self.nr_conns:
                     accepted = self.nr_conns
                     self.accept(listener)
+                if self.app.table.stopping:
+                    hang_up(listener.sock)
                 listener.close()
 
     def _cap_keepalive(self, deadline: float) -> None:

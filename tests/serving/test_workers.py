@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +24,14 @@ def test_wsgi_worker_that_sees_the_stop_before_its_signal_closes_its_listening_s
     assert worker.is_parent_alive()
     table.stop()
     assert not worker.is_parent_alive()
-    closed = []
-    worker._accepting = False
-    worker.nr_conns = 0
-    worker.accept = lambda _: None
-    worker.sockets = [SimpleNamespace(close=lambda: closed.append("closed"))]
-    worker.set_accept_enabled(False)
-    assert closed == ["closed"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = []
+        worker._accepting = False
+        worker.nr_conns = 0
+        worker.accept = lambda _: None
+        worker.sockets = [SimpleNamespace(sock=listener, close=lambda: closed.append("closed"))]
+        worker.set_accept_enabled(False)
+        assert closed == ["closed"]
+        # Whoever else has the socket open must not make connections that nobody accepts.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(listener.getsockname())
