@@ -109,7 +109,7 @@ def test_image_is_within_its_budget(built_image: BuiltImage) -> None:
     assert built_image.added_bytes <= built_image.budget_bytes
 
 
-def test_a_change_of_our_code_pushes_less_than_two_megabytes(built_image: BuiltImage) -> None:
+def test_a_change_of_our_code_is_four_megabytes_at_most(built_image: BuiltImage) -> None:
     named = {layer.instruction: layer.size_bytes for layer in built_image.layers}
     assert list(named)[-4:] == [
         "PyTorch and CUDA",
@@ -117,7 +117,8 @@ def test_a_change_of_our_code_pushes_less_than_two_megabytes(built_image: BuiltI
         "sagemaker-byoc",
         "the example",
     ]
-    assert named["sagemaker-byoc"] + named["the example"] < 2_000_000
+    # Before compression; a registry gets about a third of it, of an image of gigabytes.
+    assert named["sagemaker-byoc"] + named["the example"] < 4_000_000
 
 
 @pytest.mark.contract(102)
