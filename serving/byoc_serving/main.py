@@ -38,6 +38,11 @@ def main() -> NoReturn:
     # The model directory is read-only, and where it is not it stays as it was.
     sys.dont_write_bytecode = True
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        # It was removed under us; gunicorn insists on one, whichever it is.
+        os.chdir("/")
+    try:
         arguments = _arguments(sys.argv[1:])
         settings = Settings.from_environ(os.environ)
     except UsageError as error:

@@ -71,3 +71,15 @@ def test_no_writable_directory_is_one_clear_line(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(StartError, match="TMPDIR"):
         Workspace()
+
+
+def test_server_whose_working_directory_was_removed_serves(
+    start, model_root, serve_command, tmp_path
+):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = ["sh", "-c", 'cd "$1" && rmdir "$1" && exec "$2"', "sh", str(gone), *serve_command]
+    server = start(model_root("model_fn = lambda _: lambda x: x"), shell).wait_ready()
+    assert server.invoke("[[1]]").json == [[1.0]]
+    assert "Traceback" not in server.log
+    assert server.terminate() == 0
