@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from byoc_serving.errors import DependencyError, SettingsError, StartError, UsageError
