@@ -32,6 +32,8 @@ from byoc_serving.spool import Spool
 from byoc_serving.watched import EXCHANGE_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from byoc_serving.exchange import Body, Exchange, Invocation
     from byoc_serving.service import Service
     from byoc_serving.sessions import Sessions
@@ -45,60 +47,36 @@ _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def create_app(service: Service) -> flask.Flask:
     """The application for one service.
 
-    Routes: ``/ping`` (GET, HEAD, POST), ``/invocations`` (POST), ``/execution-parameters``
-    (GET); any other path is a 404 in JSON, any other method a 405 with Allow.
+    Routes: ``/ping`` (GET, HEAD, POST), ``/invocations`` (POST), ``/execution-parameters``,
+    ``/metrics`` and ``/openapi.json`` (GET); any other path is a 404 in JSON, any other method a
+    405 with Allow.
     """
     app = flask.Flask("byoc_serving", static_folder=None)
-    # Views answer each method themselves, so that both fronts say the same.
-    app.add_url_rule(
-        "/ping",
-        "ping",
-        lambda: flask_response(service.ping(flask.request.method)),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
-    )
-    app.add_url_rule(
-        "/invocations",
-        "invocations",
-        lambda: flask_response(invocation_of(service)),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
-    )
 
-    app.add_url_rule(
+    def route(path: str, answer: Callable[[], Response]) -> None:
+        # Views answer each method themselves, so that both fronts say the same.
+        app.add_url_rule(
+            path,
+            path,
+            lambda: flask_response(answer()),
+            methods=_ALL_METHODS,
+            provide_automatic_options=False,
+        )
+
+    route("/ping", lambda: service.ping(flask.request.method))
+    route("/invocations", lambda: invocation_of(service))
+    route(
         BIDIRECTIONAL_PATH,
-        "bidirectional",
-        lambda: flask_response(service.refusal(_no_upgrade(service), headers_of(flask.request))),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
+        lambda: service.refusal(_no_upgrade(service), headers_of(flask.request)),
     )
-    app.add_url_rule(
-        "/execution-parameters",
-        "execution_parameters",
-        lambda: flask_response(_execution_parameters(service)),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
-    )
-
-    app.add_url_rule(
+    route("/execution-parameters", lambda: _execution_parameters(service))
+    route(
         "/metrics",
-        "metrics",
-        lambda: flask_response(
-            exposition.answer(
-                flask.request.method, flask.request.headers.get("Accept", ""), service.collector
-            )
+        lambda: exposition.answer(
+            flask.request.method, flask.request.headers.get("Accept", ""), service.collector
         ),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
     )
-
-    app.add_url_rule(
-        "/openapi.json",
-        "openapi",
-        lambda: flask_response(service.document(flask.request.method)),
-        methods=_ALL_METHODS,
-        provide_automatic_options=False,
-    )
+    route("/openapi.json", lambda: service.document(flask.request.method))
 
     def refused(error: Exception) -> flask.Response:
         if isinstance(error, WebsocketMismatch):

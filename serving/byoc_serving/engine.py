@@ -95,12 +95,7 @@ class Engine:
 
         Such a request may run in any thread; a user's function may depend on its own.
         """
-        handler = self.handler
-        return (
-            self.decodes_itself
-            and self.device == "cpu"
-            and not (handler.predict_fn or handler.output_fn)
-        )
+        return self.plain and self.device == "cpu"
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until no thread of the engine's own is inside torch; True when that is so."""
@@ -133,13 +128,16 @@ class Engine:
         if self._observer is not None:
             self._observer.loaded(time.monotonic() - began)
 
+    @property
+    def _default_predict(self) -> bool:
+        """Whether our own predict_fn asks the model."""
+        return self.handler.predict_fn is None and self.handler.transform_fn is None
+
     def _plain_module(self) -> bool:
         """Whether predictions are calls of a module by our own predict_fn."""
         import torch  # noqa: PLC0415 - imported by now
 
-        if self.handler.predict_fn or self.handler.transform_fn:
-            return False
-        return isinstance(self._loaded.model, torch.nn.Module)
+        return self._default_predict and isinstance(self._loaded.model, torch.nn.Module)
 
     def _describe(self) -> None:
         functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
@@ -207,9 +205,8 @@ class Engine:
             return self._failed(stage, invocation, error)
 
     def _failed(self, stage: str, invocation: Invocation, error: Exception) -> Response:
-        default = self.handler.predict_fn is None and self.handler.transform_fn is None
         self.device_lost = self.device_lost or is_device_error(error)
-        fault = classify(stage, error, invocation, default_predict=default)
+        fault = classify(stage, error, invocation, default_predict=self._default_predict)
         return error_response(fault, invocation.request_id)
 
     def rescue(self, invocation: Invocation, error: BaseException) -> Response:
@@ -349,14 +346,13 @@ class Engine:
                 return output(context, item, accept)
 
         stage = "output" if whole and self.handler.output_fn else "predict"
-        default = self.handler.predict_fn is None and self.handler.transform_fn is None
         generation = Generation(
             items,
             context,
             invocation.request_id,
             invocation.accept,
             convert,
-            lambda error: classify(stage, error, invocation, default_predict=default),
+            lambda error: classify(stage, error, invocation, default_predict=self._default_predict),
         )
         try:
             return Response(200, stream=self.streams.start(generation.run))

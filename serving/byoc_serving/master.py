@@ -282,11 +282,12 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         elif row.state is State.READY:
             self._load_deaths = 0
             log.error("worker %d crashed; its requests are lost, a new one starts", pid)
-        if not self.table.stopping:
-            self.app.ledger.restarted()
+        self.table.enter(slot, State.EMPTY, 0)
         self.app.ledger.leave(slot)
         forget_handlers_gauges(pid)
-        self.table.enter(slot, State.EMPTY, 0)
+        # Last: whoever sees the count sees the row and the gauges as they are.
+        if not self.table.stopping:
+            self.app.ledger.restarted()
 
     def manage_workers(self) -> None:
         """Keep the number of workers, and the porter; stop when loading is hopeless."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byoc_serving.errors import BadBodyError, NotAcceptableError
+from byoc_serving.codecs.plain import numbers
+from byoc_serving.errors import BadBodyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,15 +60,7 @@ def encode(prediction: Any) -> bytes:
     Raises:
         NotAcceptableError: the prediction is no array of numbers.
     """
-    try:
-        array = np.asarray(prediction)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "fiub":
-        raise NotAcceptableError(
-            "text/csv carries only rows of numbers and this answer has another form; "
-            "accept application/json"
-        )
+    array = numbers(prediction, "fiub", "text/csv carries only rows of numbers")
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     rows = array.reshape(len(array), -1) if array.ndim > 1 else array.reshape(-1, 1)

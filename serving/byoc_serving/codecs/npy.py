@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byoc_serving.errors import BadBodyError, NotAcceptableError
+from byoc_serving.codecs.plain import numbers
+from byoc_serving.errors import BadBodyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,15 +66,7 @@ def encode(prediction: Any) -> bytes:
     Raises:
         NotAcceptableError: the prediction is no array of numbers.
     """
-    try:
-        array = np.asarray(prediction)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "fiubc":
-        raise NotAcceptableError(
-            "application/x-npy carries one array of numbers and this answer has another form; "
-            "accept application/json"
-        )
+    array = numbers(prediction, "fiubc", "application/x-npy carries one array of numbers")
     # 0-d stays 0-d: ascontiguousarray would make it 1-d.
     contiguous = np.asarray(array, order="C")
     header = (

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from byoc_serving.errors import NotAcceptableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def rows_of(prediction: Any) -> Any:
@@ -36,3 +41,25 @@ def rows_of(prediction: Any) -> Any:
         f"a prediction of type {kind.__module__}.{kind.__qualname__} cannot be encoded; return "
         "tensors, arrays, numbers, strings, or lists and dicts of them, or write an output_fn"
     )
+
+
+def numbers(prediction: Any, kinds: str, limit: str) -> NDArray[Any]:
+    """A prediction as one array.
+
+    Args:
+        prediction: arrays and plain containers.
+        kinds: numpy's letters of the kinds that the format carries.
+        limit: what the format carries, as the beginning of a sentence.
+
+    Raises:
+        NotAcceptableError: it is no array of such numbers.
+    """
+    try:
+        array = np.asarray(prediction)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in kinds:
+        raise NotAcceptableError(
+            f"{limit} and this answer has another form; accept application/json"
+        )
+    return array
