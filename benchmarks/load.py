@@ -164,11 +164,17 @@ class Load:
         self._progress = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open_loop(self, per_s: float, seconds: float, grace_s: float = 60.0) -> Tally:
-        """Send at a fixed rate; afterwards wait for what is under way."""
+    async def open_loop(
+        self,
+        per_s: float,
+        seconds: float,
+        grace_s: float = 60.0,
+        stop: asyncio.Event | None = None,
+    ) -> Tally:
+        """Send at a fixed rate, for a time or until told; then wait for what is under way."""
         self.tally = Tally()
-        began, sent, total = self.tally.began, 0, int(per_s * seconds)
-        while sent < total:
+        began, sent, total = self.tally.began, 0, per_s * seconds
+        while sent < total and not (stop and stop.is_set()):
             now = time.monotonic()
             while sent < total and began + sent / per_s <= now:
                 self._send(began + sent / per_s)

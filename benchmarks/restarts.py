@@ -7,6 +7,8 @@ with a 503 that says so, and the server must end with 0 in 25 seconds.
 ``python -m benchmarks.restarts roll --times 100``: two servers behind HAProxy, restarted in turn
 under load; clients talk to the proxy alone, and no request of theirs may fail. The proxy may only
 try the other server when a connection cannot be made or the answer is 503 (it was not processed).
+
+With ``--server byoc+docker`` each server is the inference image in a container, as its PID 1.
 """
 
 from __future__ import annotations
@@ -122,8 +124,11 @@ async def roll(args: argparse.Namespace) -> dict[str, Any]:
         await asyncio.to_thread(_wait_proxy, port)
         load = Load(chosen.target(port), args.connections)
         ended = asyncio.Event()
+        seconds = float("inf")
         loading = asyncio.create_task(
-            load.closed_loop(args.connections, float("inf"), grace_s=30.0, stop=ended)
+            load.open_loop(args.rate, seconds, grace_s=30.0, stop=ended)
+            if args.rate
+            else load.closed_loop(args.connections, seconds, grace_s=30.0, stop=ended)
         )
         codes: Counter[int | None] = Counter()
         for number in range(args.times):
@@ -187,6 +192,9 @@ if __name__ == "__main__":
     arguments.add_argument("what", choices=("stop", "roll"))
     arguments.add_argument("--times", type=int, default=100)
     arguments.add_argument("--connections", type=int, default=16)
+    arguments.add_argument(
+        "--rate", type=float, help="roll: requests a second (default: as many as are answered)"
+    )
     parsed = arguments.parse_args()
     program = {"stop": stop, "roll": roll}[parsed.what]
     subject.run(program(parsed), parsed, f"restarts-{parsed.what}")

@@ -82,6 +82,21 @@ OURS = (
     ),
 )
 
+#: The image that ``make build`` leaves. The client passes signals on to PID 1.
+_IN_DOCKER = Peer(
+    name="byoc+docker",
+    command=(
+        *("docker", "run", "--rm", "--network", "host"),
+        *("--env", "SAGEMAKER_BIND_TO_PORT=$port", "--volume", "$work/ml/model:/opt/ml/model:ro"),
+        *("sagemaker-byoc-inference:latest", "serve"),
+    ),
+    batches=True,
+    needs=("docker",),
+    ours=True,
+    about="the inference image in a container",
+    folder="byoc",
+)
+
 _PEERS = (
     Peer(
         name="torchserve",
@@ -226,6 +241,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         *OURS,
+        _IN_DOCKER,
         *_PEERS,
         *(frozen(peer) for peer in _PEERS),
         HTTP_ONLY,
