@@ -30,6 +30,9 @@ LOAD_FAILURES = 3
 #: A process that dies sooner after it was ready counts as one that crashes in a loop.
 SHORT_LIFE_S = 1.0
 _CRASHES_AT_ONCE = 5
+#: What such a loop waits each time: loading takes its time as well, and no request is run by more
+#: than two processes that die of it, so this only has to spare the cores.
+_CRASH_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
 #: A process that has given up loading has told why by then.
 _STOP_S = 5.0
@@ -127,8 +130,7 @@ class Supervisor:
         if row.state is State.READY:
             child.load_deaths = child.load_failures = 0
             child.crashes = child.crashes + 1 if now - row.since < SHORT_LIFE_S else 0
-            again = max(0, child.crashes - _CRASHES_AT_ONCE)
-            child.due = now + (min(_LONGEST_PAUSE_S, 0.1 * 2**again) if again else 0.0)
+            child.due = now + (_CRASH_PAUSE_S if child.crashes > _CRASHES_AT_ONCE else 0.0)
             log.error(
                 "model process %d ended: %s; its requests wait for the next", pid, _how(status)
             )
