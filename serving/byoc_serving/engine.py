@@ -10,24 +10,26 @@ from byoc_serving.context import Context
 from byoc_serving.conversation import Conversation
 from byoc_serving.current import working_on
 from byoc_serving.deadline import too_late
-from byoc_serving.decoding import answer_type, decode
+from byoc_serving.decoding import decode
 from byoc_serving.description import Description
-from byoc_serving.errors import BadBodyError, RequestError
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
+from byoc_serving.gpu import gpu_memory, optimizer
 from byoc_serving.handler import ARGUMENTS, EscapeError
-from byoc_serving.negotiation import choose, media_type
 from byoc_serving.optimize import Optimizer
+from byoc_serving.pending import Pending
 from byoc_serving.predictor import Predictor
-from byoc_serving.streams import Generation, Streams, discard, is_stream
+from byoc_serving.reader import Reader, body_for
+from byoc_serving.streams import Streams, is_stream
 from byoc_serving.torch_errors import is_device_error
+from byoc_serving.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from byoc_serving.conversation import Messages
-    from byoc_serving.handler import Function, Handler
+    from byoc_serving.handler import Handler
     from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
     from byoc_serving.streaming import Stream
@@ -63,7 +65,7 @@ class Engine:
         self._workspace = workspace
         self._gpu = gpu
         self._on_phase = on_phase
-        self._encode = encode or _encode
+        self._encode = encode
         self._observer = observer
         self._loaded = loader.Loaded()
         #: Set when an error of the device means that nothing can be computed on it any more.
@@ -71,6 +73,8 @@ class Engine:
         self._predictor = Predictor(self._forward, 1)
         self._ask: Callable[[Any], Any] = lambda _: None
         self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
+        self._reader = Reader(self.handler, self.device)
+        self._writer = Writer(self.handler, settings, self.streams, encode)
         self._predict_s = 0.0
         self._memory_read = 0.0
 
@@ -87,7 +91,7 @@ class Engine:
     @property
     def decodes_itself(self) -> bool:
         """Whether bodies go through our own codecs alone, which any thread may run."""
-        return self.handler.input_fn is None and self.handler.transform_fn is None
+        return self.handler.decodes_itself
 
     @property
     def answers_itself(self) -> bool:
@@ -104,7 +108,7 @@ class Engine:
     @property
     def encodes_itself(self) -> bool:
         """Whether answers come from our own codecs alone."""
-        return self.handler.output_fn is None and self.handler.transform_fn is None
+        return self.handler.encodes_itself
 
     @property
     def plain(self) -> bool:
@@ -119,25 +123,23 @@ class Engine:
         """
         began = time.monotonic()
         self._loaded = loader.load(self._settings, self._workspace, self._gpu, self._on_phase)
+        self._reader = Reader(self.handler, self.device)
+        self._writer = Writer(self.handler, self._settings, self.streams, self._encode)
         self._predictor = Predictor(self._forward, self._batch_rows())
         self._ask = self._loaded.model
         mode = self._settings.optimize
-        if mode != "off" and self.device == "cpu" and self._plain_module():
-            self._ask = Optimizer(self._loaded.model, mode)
+        if mode != "off" and self._plain_module():
+            rows = self._batch_rows()
+            self._ask = optimizer(self._loaded.model, mode, self.device, rows)
         self._describe()
         if self._observer is not None:
             self._observer.loaded(time.monotonic() - began)
-
-    @property
-    def _default_predict(self) -> bool:
-        """Whether our own predict_fn asks the model."""
-        return self.handler.predict_fn is None and self.handler.transform_fn is None
 
     def _plain_module(self) -> bool:
         """Whether predictions are calls of a module by our own predict_fn."""
         import torch  # noqa: PLC0415 - imported by now
 
-        return self._default_predict and isinstance(self._loaded.model, torch.nn.Module)
+        return self.handler.default_predict and isinstance(self._loaded.model, torch.nn.Module)
 
     def _describe(self) -> None:
         functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
@@ -184,7 +186,7 @@ class Engine:
                 ]
                 self._predict_s = time.monotonic() - began
                 return done
-            requests = [_Request(i, Context(self._loaded.properties, i)) for i in invocations]
+            requests = [Pending(i, Context(self._loaded.properties, i)) for i in invocations]
             for request in requests:
                 request.response = too_late(request.invocation)
                 if request.response is None:
@@ -206,7 +208,7 @@ class Engine:
 
     def _failed(self, stage: str, invocation: Invocation, error: Exception) -> Response:
         self.device_lost = self.device_lost or is_device_error(error)
-        fault = classify(stage, error, invocation, default_predict=self._default_predict)
+        fault = classify(stage, error, invocation, default_predict=self.handler.default_predict)
         return error_response(fault, invocation.request_id)
 
     def rescue(self, invocation: Invocation, error: BaseException) -> Response:
@@ -216,28 +218,19 @@ class Engine:
             error = escape.with_traceback(error.__traceback__)
         return self._failed("batch", invocation, error)
 
-    def _read(self, request: _Request) -> None:
-        """input_fn, the user's or ours."""
-        invocation = request.invocation
+    def _read(self, request: Pending) -> None:
         try:
-            if self.handler.input_fn:
-                request.data = self.handler.input_fn(
-                    request.context,
-                    _body_for(self.handler.input_fn, invocation),
-                    invocation.content_type,
-                )
-                return
-            if invocation.data is None:
-                self.decode(invocation)
-            import torch  # noqa: PLC0415 - imported by now
-
-            tensor = torch.from_numpy(invocation.data)
-            invocation.data = None
-            request.data = tensor if self.device == "cpu" else tensor.to(self.device)
+            request.data = self._reader.read(request.invocation, request.context)
         except Exception as error:  # noqa: BLE001 - any failure is this request's own
-            request.response = self._failed("input", invocation, error)
+            request.response = self._failed("input", request.invocation, error)
 
-    def _predict(self, requests: list[_Request]) -> None:
+    def _write(self, request: Pending) -> Response:
+        try:
+            return self._writer.write(request.invocation, request.data, request.context)
+        except Exception as error:  # noqa: BLE001 - any failure is this request's own
+            return self._failed("output", request.invocation, error)
+
+    def _predict(self, requests: list[Pending]) -> None:
         """predict_fn, for all at once where that is the same."""
         predict = self.handler.predict_fn
         if predict and predict.context_by:
@@ -260,22 +253,6 @@ class Engine:
             return self.handler.predict_fn(context, data, self._loaded.model)
         return self._ask(data)
 
-    def _write(self, request: _Request) -> Response:
-        """output_fn, the user's or ours."""
-        output = self.handler.output_fn
-        try:
-            prediction = request.data
-            if is_stream(prediction) and not (output and output.is_generator):
-                return self._streamed(request.invocation, prediction, request.context)
-            accept = self.accept(request.invocation)
-            if output:
-                prediction = output(request.context, prediction, accept)
-            if is_stream(prediction):
-                return self._streamed(request.invocation, prediction, request.context, whole=True)
-            return self._response(prediction, accept, request.context)
-        except Exception as error:  # noqa: BLE001 - any failure is this request's own
-            return self._failed("output", request.invocation, error)
-
     def decode(self, invocation: Invocation) -> None:
         """The default input_fn up to the array; safe in any thread.
 
@@ -290,23 +267,18 @@ class Engine:
         Raises:
             NotAcceptableError: none of ours is accepted.
         """
-        return answer_type(
-            invocation,
-            self._settings.default_accept,
-            own_output=not self.encodes_itself,
-            line_for_line=self._settings.batch,
-        )
+        return self._writer.accept(invocation)
 
     def _transform(self, invocation: Invocation) -> Response:
         assert self.handler.transform_fn is not None  # noqa: S101 - the caller looked
         context = Context(self._loaded.properties, invocation)
-        accept = self.accept(invocation)
-        body = _body_for(self.handler.transform_fn, invocation)
+        accept = self._writer.accept(invocation)
+        body = body_for(self.handler.transform_fn, invocation)
         kind = invocation.content_type
         result = self.handler.transform_fn(context, self._loaded.model, body, kind, accept)
         if is_stream(result):
-            return self._streamed(invocation, result, context, whole=True)
-        return self._response(result, accept, context)
+            return self._writer.streamed(invocation, result, context, whole=True)
+        return self._writer.response(result, accept, context)
 
     def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
         """Begin a bidirectional stream; its chunks are messages (``conversation``).
@@ -324,110 +296,3 @@ class Engine:
             lambda error: classify("bidirectional", error, invocation, default_predict=False),
         )
         return self.streams.start(conversation.run, endless=True)
-
-    def _streamed(
-        self, invocation: Invocation, items: Any, context: Context, *, whole: bool = False
-    ) -> Response:
-        """A response whose items are made while it is sent.
-
-        Args:
-            invocation: the request.
-            items: what the handler's function returned.
-            context: the request's.
-            whole: the items have been through output_fn or transform_fn already; otherwise
-                output_fn gets them one by one.
-        """
-        output = None if whole else self.handler.output_fn
-        convert = None
-        if output is not None:
-            accept = self.accept(invocation)
-
-            def convert(item: Any) -> Any:
-                return output(context, item, accept)
-
-        stage = "output" if whole and self.handler.output_fn else "predict"
-        generation = Generation(
-            items,
-            context,
-            invocation.request_id,
-            invocation.accept,
-            convert,
-            lambda error: classify(stage, error, invocation, default_predict=self._default_predict),
-        )
-        try:
-            return Response(200, stream=self.streams.start(generation.run))
-        except RequestError:
-            discard(items)
-            raise
-
-    def _response(self, result: Any, accept: str, context: Context) -> Response:
-        """What output_fn or the default gave: (body, type), bytes, str, or something to encode."""
-        from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
-
-        kind = accept
-        users = bool(self.handler.output_fn or self.handler.transform_fn)
-        if users and isinstance(result, tuple) and len(result) == 2:
-            second = result[1]
-            if isinstance(second, str) and "/" in second:
-                result, kind = result
-        if users and isinstance(result, str):
-            body = result.encode()
-        elif isinstance(result, (bytes, bytearray, memoryview)):
-            body = bytes(result)
-        else:
-            if media_type(kind) not in codecs.OUTPUT_TYPES:
-                kind = choose(kind, codecs.OUTPUT_TYPES, "application/json")
-            body = self._encode(result, kind)
-        context.save()
-        return Response(
-            context.response_status or 200,
-            body,
-            context.response_content_type or kind,
-            context.headers(),
-        )
-
-
-def gpu_memory(device: str) -> tuple[int, int]:
-    """Bytes that tensors hold, and bytes that torch's allocator holds, of a GPU."""
-    import torch  # noqa: PLC0415 - imported by now
-
-    return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-
-
-class _Request:
-    """An invocation on its way through the three functions."""
-
-    __slots__ = ("context", "data", "invocation", "response")
-
-    def __init__(self, invocation: Invocation, context: Context) -> None:
-        self.invocation = invocation
-        self.context = context
-        self.data: Any = None
-        self.response: Response | None = None
-
-
-def _encode(prediction: Any, kind: str) -> bytes:
-    from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
-
-    return codecs.encode(prediction, kind)
-
-
-def _body_for(function: Function, invocation: Invocation) -> bytes | str | memoryview:
-    """A body as a function of the user's wants it.
-
-    As the toolkit has it: str for text types, bytes for the others. Without a copy, whatever the
-    type, where the function's parameter says ``memoryview``.
-    """
-    from byoc_serving import codecs  # noqa: PLC0415 - numpy is imported by now
-
-    if function.takes_view:
-        return memoryview(invocation.body)
-    if media_type(invocation.content_type) not in codecs.TEXT_TYPES:
-        return bytes(invocation.body)
-    try:
-        return str(invocation.body, "utf-8")
-    except UnicodeDecodeError as error:
-        raise BadBodyError(
-            f"not UTF-8: byte {error.start} is {invocation.body[error.start]:#04x}; "
-            f"{invocation.content_type} is text"
-        ) from None

@@ -116,6 +116,21 @@ class Handler:
     #: Where WebSockets are taken; ``BIDIRECTIONAL_PATHS`` in the handler's module.
     bidirectional_paths: tuple[str, ...] = ()
 
+    @property
+    def default_predict(self) -> bool:
+        """Whether our own predict_fn asks the model."""
+        return self.predict_fn is None and self.transform_fn is None
+
+    @property
+    def decodes_itself(self) -> bool:
+        """Whether bodies go through our own codecs alone."""
+        return self.input_fn is None and self.transform_fn is None
+
+    @property
+    def encodes_itself(self) -> bool:
+        """Whether answers come from our own codecs alone."""
+        return self.output_fn is None and self.transform_fn is None
+
     @classmethod
     def load(cls, source: Source) -> Handler:
         """Import the user's module and read its functions.

@@ -7,14 +7,14 @@ faster. An input of another shape is compared once before its form answers alone
 
 from __future__ import annotations
 
-import copy
 import logging
-import shutil
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from byoc_serving.deviation import deviation
+from byoc_serving.forms import CUDA_MAKERS, MAKERS, Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SIZES = (1, 2, 8)
 #: Largest difference to the model as loaded, as a share of the largest value of its answer.
 TOLERANCE = {"freeze": 1e-4, "compile": 1e-4, "bf16": 5e-2}
+#: On a GPU, where convolutions multiply in TF32 or not as the batch size suits the library.
+CUDA_TOLERANCE = {"freeze": 2e-3, "compile": 2e-3, "bf16": 5e-2}
 #: A form must be this much faster to be worth its memory.
 WORTH = 0.97
 #: Input shapes that are remembered; a model that sees more is asked as loaded.
@@ -32,25 +34,30 @@ _MAX_SHAPES = 256
 _ROUNDS = 8
 
 
-@dataclass(frozen=True)
-class Form:
-    """One way to ask the model: ``forward`` takes what the model takes."""
-
-    name: str
-    forward: Callable[[Any], Any]
-
-
 class Optimizer:
     """Stands in front of a module and asks the fastest verified form of it.
 
     Args:
-        model: a ``torch.nn.Module`` in evaluation mode on the CPU.
+        model: a ``torch.nn.Module`` in evaluation mode.
         mode: ``freeze``, ``compile`` or ``bf16``.
+        graphed: for a model on a GPU: puts CUDA graphs in front of the form that is chosen, the
+            model as loaded included; None: the model is on the CPU.
+        synchronize: waits until a pass is done.
     """
 
-    def __init__(self, model: Any, mode: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        mode: str,
+        graphed: Callable[[Form, float], Form] | None = None,
+        synchronize: Callable[[], None] = lambda: None,
+    ) -> None:
         self._model = model
         self._mode = mode
+        self._graphed = graphed
+        self._synchronize = synchronize
+        self._makers = (MAKERS if graphed is None else CUDA_MAKERS)[mode]
+        self._tolerance = (TOLERANCE if graphed is None else CUDA_TOLERANCE)[mode]
         self._single: Form | None = None
         self._several: Form | None = None
         self._shapes: dict[tuple[Any, ...], bool] = {}
@@ -89,8 +96,10 @@ class Optimizer:
         return self._model(data)
 
     def _begin(self, data: Any) -> None:
-        if not data.is_floating_point() or data.ndim < 2 or not len(data):
-            # Layouts and precision are worth nothing to token numbers.
+        if data.ndim < 2 or not len(data):
+            return
+        if self._graphed is None and not data.is_floating_point():
+            # Layouts and precision are worth nothing to token numbers; graphs are.
             return
         # A copy: the request's own memory is gone when the thread looks.
         sample = data[:1].clone()
@@ -107,7 +116,7 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - whatever it is, this shape is not for it
             log.debug("%s failed for %s: %s", form.name, shape, error)
             difference = float("inf")
-        self._shapes[shape] = difference <= TOLERANCE[self._mode]
+        self._shapes[shape] = difference <= self._tolerance
         if not self._shapes[shape]:
             log.warning(
                 "inputs of shape [N, %s] are answered by the model as loaded: %s differs by %.1e",
@@ -125,12 +134,14 @@ class Optimizer:
             with torch.inference_mode():
                 inputs = {rows: torch.cat([sample] * rows) for rows in SIZES}
                 expected = {rows: self._model(data) for rows, data in inputs.items()}
-            forms = [form for make in _MAKERS[self._mode] for form in self._made(make)]
+            forms = [form for make in self._makers for form in self._made(make)]
             with torch.inference_mode():
                 good = [form for form in forms if self._verified(form, inputs, expected)]
                 eager = Form("eager", self._model)
-                times = _times([eager, *good], {rows: inputs[rows] for rows in (1, SIZES[-1])})
+                timed = {rows: inputs[rows] for rows in (1, SIZES[-1])}
+                times = _times([eager, *good], timed, self._synchronize)
             self._choose(good, times)
+            self._put_graphs(eager)
         except Exception as error:  # noqa: BLE001 - the model as loaded goes on answering
             log.warning("BYOC_OPTIMIZE=%s has no effect: %s", self._mode, _line(error))
             return
@@ -142,7 +153,7 @@ class Optimizer:
             "within %.0e of the largest value",
             self._mode,
             *self.chosen,
-            TOLERANCE[self._mode],
+            self._tolerance,
         )
         log.debug(
             "took %.1f s; microseconds a row at 1 and %d rows: %s",
@@ -174,13 +185,13 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - a form that fails is not used
             self._refused.add(f"{form.name}: {_line(error)}")
             return False
-        if worst > TOLERANCE[self._mode]:
+        if worst > self._tolerance:
             log.warning(
                 "%s is not used: its answers differ from the model's by %.1e of the largest value, "
                 "the tolerance is %.0e",
                 form.name,
                 worst,
-                TOLERANCE[self._mode],
+                self._tolerance,
             )
             return False
         return True
@@ -199,45 +210,29 @@ class Optimizer:
                 else:
                     self._several = best
 
-
-def deviation(expected: Any, seen: Any) -> float:
-    """Largest difference of two answers, as a share of the largest expected value.
-
-    Raises:
-        ValueError: they differ in form.
-    """
-    import torch  # noqa: PLC0415 - imported by now
-
-    if isinstance(expected, torch.Tensor) and isinstance(seen, torch.Tensor):
-        if expected.shape != seen.shape or expected.dtype != seen.dtype:
-            raise ValueError(f"{tuple(seen.shape)} {seen.dtype} for {tuple(expected.shape)}")
-        if not expected.numel():
-            return 0.0
-        one, other = expected.double(), seen.double()
-        if not torch.equal(one.isfinite(), other.isfinite()):
-            return float("inf")
-        one, other = one.nan_to_num(), other.nan_to_num()
-        scale = float(one.abs().max()) or 1.0
-        return float((one - other).abs().max()) / scale
-    if isinstance(expected, dict) and isinstance(seen, dict) and expected.keys() == seen.keys():
-        return max((deviation(expected[name], seen[name]) for name in expected), default=0.0)
-    if isinstance(expected, (tuple, list)) and isinstance(seen, (tuple, list)):
-        if len(expected) != len(seen):
-            raise ValueError(f"{len(seen)} values for {len(expected)}")
-        return max(map(deviation, expected, seen), default=0.0)
-    if expected == seen:
-        return 0.0
-    raise ValueError(f"{type(seen).__name__} for {type(expected).__name__}")
+    def _put_graphs(self, eager: Form) -> None:
+        """On a GPU: graphs in front of what was chosen; one set where both are the same form."""
+        if self._graphed is None:
+            return
+        single, several = self._single or eager, self._several or eager
+        self._single = self._graphed(single, self._tolerance)
+        self._several = (
+            self._single if several is single else self._graphed(several, self._tolerance)
+        )
 
 
-def _times(forms: list[Form], inputs: dict[int, Any]) -> dict[str, dict[int, float]]:
+def _times(
+    forms: list[Form], inputs: dict[int, Any], synchronize: Callable[[], None] = lambda: None
+) -> dict[str, dict[int, float]]:
     """Shortest pass of each form in seconds, in turns, so that a busy machine slows all alike."""
     times = {form.name: dict.fromkeys(inputs, float("inf")) for form in forms}
     for _ in range(_ROUNDS):
         for rows, data in inputs.items():
             for form in forms:
+                synchronize()
                 began = time.perf_counter()
                 form.forward(data)
+                synchronize()
                 seconds = time.perf_counter() - began
                 times[form.name][rows] = min(times[form.name][rows], seconds)
     return times
@@ -246,99 +241,3 @@ def _times(forms: list[Form], inputs: dict[int, Any]) -> dict[str, dict[int, flo
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _scripted(model: Any) -> Any:
-    import torch  # noqa: PLC0415 - imported by now
-
-    # Scripting keeps what depends on the data; tracing would bake in one way through it.
-    script: Any = torch.jit.script
-    return model if isinstance(model, torch.jit.ScriptModule) else script(model)
-
-
-def _channels_last(model: Any) -> Any:
-    """A copy with its convolutions' weights channels-last; the other weights are shared."""
-    import torch  # noqa: PLC0415 - imported by now
-
-    tensors = [*model.parameters(), *model.buffers()]
-    if not any(tensor.dim() == 4 for tensor in tensors):
-        raise ValueError("no two-dimensional convolution in it")
-    shared = {id(tensor): tensor for tensor in tensors if tensor.dim() != 4}
-    return copy.deepcopy(model, shared).to(memory_format=torch.channels_last)
-
-
-def _frozen(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    freeze: Any = torch.jit.freeze
-    return Form("frozen", freeze(_scripted(model)))
-
-
-def _frozen_channels_last(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    # A scripted module has no other layout of its own: its tensors are converted in place.
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("scripted already")  # noqa: TRY004 - the model is no wrong type
-    freeze: Any = torch.jit.freeze
-    return Form("frozen channels-last", freeze(_scripted(_channels_last(model))))
-
-
-def _onednn(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    freeze: Any = torch.jit.freeze
-    optimize: Any = torch.jit.optimize_for_inference
-    return Form("frozen oneDNN", optimize(freeze(_scripted(model))))
-
-
-def _eager_channels_last(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("scripted already")  # noqa: TRY004 - the model is no wrong type
-    return Form("eager channels-last", _channels_last(model))
-
-
-def _bf16(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    low = copy.deepcopy(model).to(torch.bfloat16)
-    if not isinstance(model, torch.jit.ScriptModule) and any(
-        p.dim() == 4 for p in low.parameters()
-    ):
-        low = low.to(memory_format=torch.channels_last)
-    freeze: Any = torch.jit.freeze
-    frozen = freeze(_scripted(low))
-
-    def forward(data: Any) -> Any:
-        return _float32(frozen(data.to(torch.bfloat16)))
-
-    return Form("bf16", forward)
-
-
-def _float32(answer: Any) -> Any:
-    import torch  # noqa: PLC0415 - imported by now
-
-    if isinstance(answer, torch.Tensor):
-        return answer.float() if answer.dtype is torch.bfloat16 else answer
-    if isinstance(answer, dict):
-        return {name: _float32(value) for name, value in answer.items()}
-    if isinstance(answer, (tuple, list)):
-        return type(answer)(map(_float32, answer))
-    return answer
-
-
-def _compiled(model: Any) -> Form:
-    import torch  # noqa: PLC0415 - imported by now
-
-    if not any(map(shutil.which, ("g++", "c++", "clang++"))):
-        raise ValueError("torch.compile needs a C++ compiler (g++) and none is on PATH")
-    return Form("compiled", torch.compile(model, dynamic=True, options={"freezing": True}))
-
-
-_MAKERS: dict[str, tuple[Callable[[Any], Form], ...]] = {
-    "freeze": (_frozen, _frozen_channels_last, _onednn, _eager_channels_last),
-    "compile": (_compiled,),
-    "bf16": (_bf16,),
-}

@@ -75,10 +75,10 @@ class Settings:
             (``BYOC_TORCH_THREADS``, ``OMP_NUM_THREADS``).
         max_batch_rows: rows in one forward; None: 64 for the default predict_fn, no batching for
             the handler's own (``BYOC_MAX_BATCH_SIZE``).
-        optimize: faster forms of the model for the default predict_fn on a CPU: ``freeze``
-            (TorchScript, channels-last, oneDNN, whatever measures fastest), ``compile``
-            (torch.compile), ``bf16``, ``off``; always verified against the model as loaded
-            (``BYOC_OPTIMIZE``).
+        optimize: faster forms of the model for the default predict_fn: ``freeze`` (CPU:
+            TorchScript, channels-last, oneDNN; GPU: channels-last; whatever measures fastest),
+            ``compile`` (torch.compile), ``bf16``, ``off``; on a GPU each but ``off`` is then
+            captured in CUDA graphs; verified against the model as loaded (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included
             (``BYOC_QUEUE_SIZE``).
         queue_bytes: bytes of their bodies in memory (``BYOC_QUEUE_BYTES``).

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from byoc_serving import optimize
-from byoc_serving.optimize import Form, Optimizer, deviation
+from byoc_serving import forms, optimize
+from byoc_serving.deviation import deviation
+from byoc_serving.forms import MAKERS, Form
+from byoc_serving.optimize import Optimizer
 
 
 class Digits(nn.Module):
@@ -71,6 +73,26 @@ def test_answers_stay_the_models_own(mode, tolerance, scripted):
             assert deviation(model(images), answer) <= tolerance
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_scripted_model_gets_a_copy_of_another_layout_and_stays_as_it_is():
+    model = torch.jit.script(Digits().eval())
+    images = torch.randn(2, 1, 28, 28)
+    with torch.inference_mode():
+        expected = model(images)
+        form = forms._frozen_channels_last(model)
+        assert deviation(expected, form.forward(images)) <= 1e-4
+        assert torch.equal(model(images), expected)
+    convolution = model.features[0].weight
+    assert convolution.is_contiguous()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_large_scripted_model_is_not_copied(monkeypatch):
+    monkeypatch.setattr(forms, "RELOAD_BYTES", 100)
+    with pytest.raises(ValueError, match="second copy"):
+        forms._frozen_channels_last(torch.jit.script(Digits().eval()))
+
+
 def test_way_through_the_model_still_depends_on_the_data():
     optimizer = optimized(Branching(), torch.ones(1, 1, 4, 4))
     with torch.inference_mode():
@@ -121,7 +143,7 @@ class Zero(nn.Module):
 
 @pytest.mark.parametrize("rows", optimize.SIZES)
 def test_form_that_differs_at_one_batch_size_is_not_used(monkeypatch, caplog, rows):
-    monkeypatch.setitem(optimize._MAKERS, "freeze", (liar(lambda data: len(data) == rows),))
+    monkeypatch.setitem(MAKERS, "freeze", (liar(lambda data: len(data) == rows),))
     with caplog.at_level(logging.WARNING):
         optimizer = optimized(Zero(), torch.ones(1, 4096))
     assert optimizer.chosen == ("eager", "eager")
@@ -129,7 +151,7 @@ def test_form_that_differs_at_one_batch_size_is_not_used(monkeypatch, caplog, ro
 
 
 def test_form_that_differs_for_another_shape_never_answers_it(monkeypatch, caplog):
-    monkeypatch.setitem(optimize._MAKERS, "freeze", (liar(lambda data: data.shape[1] == 5000),))
+    monkeypatch.setitem(MAKERS, "freeze", (liar(lambda data: data.shape[1] == 5000),))
     optimizer = optimized(Zero(), torch.ones(1, 4096))
     assert optimizer.chosen == ("liar", "liar")
     with torch.inference_mode(), caplog.at_level(logging.WARNING):
@@ -143,7 +165,7 @@ def test_form_that_fails_is_not_used(monkeypatch):
     def fails(_: Any) -> NoReturn:
         raise RuntimeError("no kernel")
 
-    monkeypatch.setitem(optimize._MAKERS, "freeze", (lambda _: Form("fails", fails),))
+    monkeypatch.setitem(MAKERS, "freeze", (lambda _: Form("fails", fails),))
     assert optimized(Zero(), torch.ones(1, 8)).chosen == ("eager", "eager")
 
 
