@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving import loader
+from byoc_serving import gpu, loader
 from byoc_serving.context import Context
 from byoc_serving.conversation import Conversation
 from byoc_serving.current import working_on
@@ -14,7 +14,6 @@ from byoc_serving.decoding import decode
 from byoc_serving.description import Description
 from byoc_serving.exchange import Invocation, Response, error_response
 from byoc_serving.faults import classify
-from byoc_serving.gpu import gpu_memory, optimizer
 from byoc_serving.handler import ARGUMENTS, EscapeError
 from byoc_serving.optimize import Optimizer
 from byoc_serving.pending import Pending
@@ -75,6 +74,7 @@ class Engine:
         self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
         self._reader = Reader(self.handler, self.device)
         self._writer = Writer(self.handler, settings, self.streams, encode)
+        self._home = "cpu"
         self._predict_s = 0.0
         self._memory_read = 0.0
 
@@ -123,15 +123,19 @@ class Engine:
         """
         began = time.monotonic()
         self._loaded = loader.load(self._settings, self._workspace, self._gpu, self._on_phase)
-        self._reader = Reader(self.handler, self.device)
+        own = self.handler.default_predict
+        self._home = gpu.home(self._loaded.model, self.device) if own else self.device
+        self._reader = Reader(self.handler, "cpu" if own else self.device)
         self._writer = Writer(self.handler, self._settings, self.streams, self._encode)
-        self._predictor = Predictor(self._forward, self._batch_rows())
+        rows, coarse = self._batch_rows(), self._home != "cpu"
+        copies = gpu.transfers(self._home) if own and not self.handler.output_fn else None
+        self._predictor = Predictor(self._forward, rows, copies, coarse=coarse)
         self._ask = self._loaded.model
         mode = self._settings.optimize
         if mode != "off" and self._plain_module():
-            rows = self._batch_rows()
-            self._ask = optimizer(self._loaded.model, mode, self.device, rows)
-        self._describe()
+            self._ask = gpu.optimizer(self._loaded.model, mode, self._home, rows)
+        functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
+        Description(self.handler.origin, functions, self.device).write(self._workspace)
         if self._observer is not None:
             self._observer.loaded(time.monotonic() - began)
 
@@ -140,10 +144,6 @@ class Engine:
         import torch  # noqa: PLC0415 - imported by now
 
         return self.handler.default_predict and isinstance(self._loaded.model, torch.nn.Module)
-
-    def _describe(self) -> None:
-        functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
-        Description(self.handler.origin, functions, self.device).write(self._workspace)
 
     def _batch_rows(self) -> int:
         """Rows in one pass.
@@ -173,7 +173,7 @@ class Engine:
             self._observer.batch(invocations, began, self._predict_s)
             if self.device != "cpu" and began >= self._memory_read + MEMORY_READ_S:
                 self._memory_read = began
-                self._observer.gpu(*gpu_memory(self.device))
+                self._observer.gpu(*gpu.gpu_memory(self.device))
 
     def _run(self, invocations: list[Invocation]) -> list[Response]:
         import torch  # noqa: PLC0415 - imported by now
@@ -251,6 +251,8 @@ class Engine:
         if self.handler.predict_fn:
             context = Context(self._loaded.properties)
             return self.handler.predict_fn(context, data, self._loaded.model)
+        if self._home != "cpu" and hasattr(data, "to"):
+            data = data.to(self._home)
         return self._ask(data)
 
     def decode(self, invocation: Invocation) -> None:

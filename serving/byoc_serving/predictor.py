@@ -11,14 +11,18 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving import tensors
 from byoc_serving.batcher import isolate
 from byoc_serving.torch_errors import is_out_of_memory
+from byoc_serving.transfers import DEPTH, UnfetchableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from byoc_serving.transfers import Flight, Transfers
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +38,20 @@ class Predictor:
     Args:
         forward: one input to one output, in the model thread.
         max_rows: rows in one pass; 1 turns joining off.
+        transfers: overlaps the passes of a GPU; None: each is waited for.
+        coarse: joined and single answers may differ as TF32 does, not only as float32.
     """
 
-    def __init__(self, forward: Callable[[Any], Any], max_rows: int) -> None:
+    def __init__(
+        self,
+        forward: Callable[[Any], Any],
+        max_rows: int,
+        transfers: Transfers | None = None,
+        *,
+        coarse: bool = False,
+    ) -> None:
+        self._transfers = transfers
+        self._coarse = coarse
         self._forward = forward
         self._max_rows = max_rows
         self._checks_left: dict[tuple[Any, ...], int] = {}
@@ -53,12 +68,52 @@ class Predictor:
     def predict(self, inputs: list[Any]) -> list[Any]:
         """An output or an exception for each input, in order."""
         results: list[Any] = [None] * len(inputs)
+        flying: deque[tuple[list[int], list[Any], Flight | None]] = deque()
         for positions in self._groups(inputs):
             group = [inputs[position] for position in positions]
-            outputs = self._group(group) if len(group) > 1 else isolate(self._singly, group)
-            for position, output in zip(positions, outputs, strict=True):
-                results[position] = output
+            flight = self._launched(group)
+            flying.append((positions, group, flight))
+            # One computes while the next one is copied; without a flight nothing is under way.
+            while flying and (flight is None or len(flying) >= DEPTH):
+                self._land(results, *flying.popleft())
+        while flying:
+            self._land(results, *flying.popleft())
         return results
+
+    def _launched(self, group: list[Any]) -> Flight | None:
+        """A pass under way, None where the group is to be answered synchronously."""
+        if self._transfers is None:
+            return None
+        key = tensors.batch_key(group[0])
+        if key is None or not group[0].is_cpu:
+            return None
+        if len(group) > 1 and self._checks_left.get(key) != 0:
+            return None
+        try:
+            return self._transfers.launch(group, self._forward)
+        except UnfetchableError as error:
+            log.warning("copies from the GPU are synchronous: %s", error)
+            self._transfers = None
+        except Exception as error:  # noqa: BLE001 - the synchronous pass tells whose it is
+            log.debug("a launch failed: %s", error)
+        return None
+
+    def _land(
+        self, results: list[Any], positions: list[int], group: list[Any], flight: Flight | None
+    ) -> None:
+        """Put a group's outputs where they belong."""
+        outputs: list[Any] | None = None
+        if flight is not None:
+            try:
+                output = flight.result()
+                sizes = [int(data.shape[0]) for data in group]
+                outputs = [output] if len(group) == 1 else tensors.split(output, sizes)
+            except Exception as error:  # noqa: BLE001 - the synchronous pass tells whose it is
+                log.debug("a pass failed: %s", error)
+        if outputs is None:
+            outputs = self._group(group) if len(group) > 1 else isolate(self._singly, group)
+        for position, output in zip(positions, outputs, strict=True):
+            results[position] = output
 
     def _groups(self, inputs: list[Any]) -> list[list[int]]:
         """Positions that go into one pass each."""
@@ -123,7 +178,10 @@ class Predictor:
             return alone
         try:
             together = self._joined([inputs[i] for i in good])
-            same = all(tensors.close(alone[i], t) for i, t in zip(good, together, strict=True))
+            same = all(
+                tensors.close(alone[i], t, coarse=self._coarse)
+                for i, t in zip(good, together, strict=True)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, joining does not work here
             if is_out_of_memory(error):
                 # Says nothing of the model; the next pass will be smaller.

@@ -19,7 +19,8 @@ class Reader:
 
     Args:
         handler: the user's functions.
-        device: where our own input_fn puts its tensors: ``cpu`` or ``cuda:0``.
+        device: where our own input_fn puts its tensors: ``cuda:0`` for a predict_fn of the
+            user's on a GPU; ``cpu`` otherwise: for our own they wait here until their pass.
     """
 
     def __init__(self, handler: Handler, device: str) -> None:

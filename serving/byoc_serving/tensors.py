@@ -43,8 +43,14 @@ def split(outputs: Any, sizes: list[int]) -> list[Any]:
     raise ValueError(f"the output is {type(outputs).__name__}, which has no rows")
 
 
-def close(one: Any, other: Any) -> bool:
-    """Whether two outputs agree within what another order of additions may change."""
+def close(one: Any, other: Any, *, coarse: bool = False) -> bool:
+    """Whether two outputs agree within what another order of additions may change.
+
+    Args:
+        one: an output.
+        other: another one.
+        coarse: the numbers have at most 11 bits, as TF32's, float16's and bfloat16's.
+    """
     import torch  # noqa: PLC0415 - torch belongs to the model thread
 
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
@@ -52,11 +58,15 @@ def close(one: Any, other: Any) -> bool:
             return False
         if not one.is_floating_point() and not one.is_complex():
             return bool(torch.equal(one, other))
-        low = one.dtype in (torch.float16, torch.bfloat16)
+        low = coarse or one.dtype in (torch.float16, torch.bfloat16)
         tolerance = 1e-2 if low else 1e-4
         return bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance / 10, equal_nan=True))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(close(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(
+            close(one[k], other[k], coarse=coarse) for k in one
+        )
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
-        return len(one) == len(other) and all(map(close, one, other))
+        return len(one) == len(other) and all(
+            close(a, b, coarse=coarse) for a, b in zip(one, other, strict=True)
+        )
     return bool(one == other)
