@@ -53,6 +53,11 @@ test: setup ## Run the whole test suite (TESTS=path); container tests need a Doc
 bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.serving $(bench_options)
 
+.PHONY: bench-gpu
+bench-gpu: setup ## Measure serve on a GPU against the goals; needs wrk (SECONDS=8 OPTIMIZE=freeze)
+	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.gpu $(if $(SECONDS),--seconds '$(SECONDS)') \
+		$(if $(OPTIMIZE),--optimize '$(OPTIMIZE)')
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz the codecs and the negotiation for longer (EXAMPLES=)
 	@FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/serving/test_fuzz_codecs.py

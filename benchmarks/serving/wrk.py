@@ -59,6 +59,7 @@ def run(
     folder: Path,
     connections: int,
     seconds: float,
+    threads: int = 1,
 ) -> Load:
     """Put load on a server.
 
@@ -67,8 +68,9 @@ def run(
         route: the path.
         requests: bodies and headers; the headers are the first one's but for its length.
         folder: where the script may be written.
-        connections: kept alive, one thread.
+        connections: kept alive, divided among the threads.
         seconds: whole ones.
+        threads: wrk's.
 
     Raises:
         RuntimeError: wrk failed.
@@ -87,7 +89,8 @@ def run(
             "headers": headers,
         }
     )
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+    command += ["--timeout", "20s"]
     done = subprocess.run(
         [*command, "-s", str(script), url], capture_output=True, text=True, check=False
     )

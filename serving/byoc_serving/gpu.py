@@ -12,6 +12,9 @@ from byoc_serving.transfers import CudaCopies, Transfers
 
 log = logging.getLogger(__name__)
 
+#: Rows of the largest graph, where requests are not joined to more: one may bring many itself.
+GRAPH_ROWS = 256
+
 
 def optimizer(model: Any, mode: str, device: str, max_rows: int) -> Optimizer:
     """The optimizer for a model where it is.
@@ -20,7 +23,7 @@ def optimizer(model: Any, mode: str, device: str, max_rows: int) -> Optimizer:
         model: a module.
         mode: ``freeze``, ``compile`` or ``bf16``.
         device: ``cpu`` or ``cuda:0``.
-        max_rows: rows of the largest graph.
+        max_rows: rows that requests are joined to.
     """
     if device == "cpu":
         return Optimizer(model, mode)
@@ -29,7 +32,8 @@ def optimizer(model: Any, mode: str, device: str, max_rows: int) -> Optimizer:
     capture = CudaCapture()
 
     def graphed(form: Form, tolerance: float) -> Form:
-        graphs = Graphs(form.forward, model, tolerance, max_rows, capture)
+        rows = max(max_rows, GRAPH_ROWS)
+        graphs = Graphs(form.forward, model, tolerance, rows, capture)
         return Form(f"{form.name} in CUDA graphs", graphs)
 
     return Optimizer(model, mode, graphed, lambda: torch.cuda.synchronize(device))
