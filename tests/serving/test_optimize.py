@@ -202,3 +202,30 @@ def test_deviation_is_a_share_of_the_largest_value(one, other, expected):
 def test_answers_of_another_form_are_no_answers(one, other):
     with pytest.raises(ValueError, match="for"):
         deviation(one, other)
+
+
+@pytest.mark.parametrize("mode", ["freeze", "bf16"])
+def test_form_for_a_gpu_is_put_behind_graphs_and_answers_as_the_model(mode):
+    """The order of things for a GPU, with a stand-in for the graphs, on the CPU."""
+    asked: list[int] = []
+    made: list[float] = []
+
+    def graphed(form: Form, tolerance: float) -> Form:
+        made.append(tolerance)
+
+        def forward(data: torch.Tensor) -> Any:
+            asked.append(len(data))
+            return form.forward(data)
+
+        return Form(f"{form.name} in graphs", forward)
+
+    model = Digits().eval()
+    optimizer = Optimizer(model, mode, graphed)
+    images = torch.randn(3, 1, 28, 28)
+    with torch.inference_mode():
+        optimizer(images)
+        assert optimizer.wait(120)
+        assert deviation(model(images), optimizer(images)) <= optimize.CUDA_TOLERANCE[mode]
+    assert asked == [3]
+    assert set(made) == {optimize.CUDA_TOLERANCE[mode]}
+    assert all(name.endswith("in graphs") for name in optimizer.chosen)
