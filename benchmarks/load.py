@@ -77,6 +77,14 @@ class Tally:
             "outcomes": dict(counts),
         }
 
+    def goodput(self, start_s: float, end_s: float) -> float:
+        """Right answers a second that came in a part of the run, whenever they were due."""
+        came = sum(
+            outcome == 200 and start_s <= due + latency < end_s
+            for due, latency, outcome in zip(self.due, self.latency_s, self.outcome, strict=True)
+        )
+        return came / max(end_s - start_s, 1e-9)
+
     def failed(self, *excused: int) -> int:
         """Requests without a right answer, but for outcomes that are excused."""
         return sum(outcome not in {200, *excused} for outcome in self.outcome)

@@ -8,6 +8,7 @@ its next batch waiting.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+#: Of the newest measurement.
+_WEIGHT = 0.1
 
 
 class FullError(Exception):
@@ -35,6 +40,10 @@ class Admission:
         self.max_bytes = max_bytes
         self.items = 0
         self.bytes = 0
+        #: Those of the items whose bodies have come and that wait for the model, or run.
+        self.working = 0
+        self._pace_s = 0.0
+        self._since = 0.0
         self._lock = threading.Lock()
 
     def enter(self, size_bytes: int, reserved_bytes: int | None = None) -> None:
@@ -66,6 +75,26 @@ class Admission:
             if self.items > 1 and self.bytes + more_bytes > self.max_bytes:
                 raise FullError(f"the waiting requests hold {self.bytes} bytes")
             self.bytes += more_bytes
+
+    def begin(self) -> None:
+        """One more item is with the model."""
+        with self._lock:
+            if not self.working:
+                self._since = time.monotonic()
+            self.working += 1
+
+    def end(self, items: int, *, measured: bool = True) -> None:
+        """The model has done with so many items."""
+        with self._lock:
+            self.working -= items
+            if measured and items:
+                now = time.monotonic()
+                pace_s, self._since = (now - self._since) / items, now
+                self._pace_s += _WEIGHT * (pace_s - self._pace_s) if self._pace_s else pace_s
+
+    def wait_s(self, items: int) -> float:
+        """How long so many items will take, at the pace of the last ones; 0 when not known."""
+        return items * self._pace_s
 
     def leave(self, size_bytes: int) -> None:
         """An item is done."""

@@ -30,18 +30,23 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
+    from byoc_serving.exchange import Response
+
 
 def wire(error: RequestError) -> bytes:
     """An error as a complete response that ends its connection."""
-    response = error_response(error, request_id())
+    return rendered(error_response(error, request_id()), b"Connection: close\r\n")
+
+
+def rendered(response: Response, more: bytes = b"") -> bytes:
+    """A complete response as bytes, with more header lines."""
     lines = [
-        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
-        f"Content-Type: {response.content_type}",
-        f"Content-Length: {len(response.body)}",
-        *(f"{name}: {value}" for name, value in response.headers),
-        "Connection: close",
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n",
+        f"Content-Type: {response.content_type}\r\n",
+        f"Content-Length: {len(response.body)}\r\n",
+        *(f"{name}: {value}\r\n" for name, value in response.headers),
     ]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body
+    return "".join(lines).encode("latin-1") + more + b"\r\n" + response.body
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
@@ -61,6 +66,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         self.half_closed = False
         #: Answered for good; what still comes is thrown away.
         self.lingering = False
+        #: What has begun a request waits unread (``gate``).
+        self.held = False
         self._answering = False
         self._malformed = False
         self._client: Client | None = None
@@ -106,7 +113,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one received."""
-        return bool(self._awaiting_request) and self._current_request is None and not self.partial
+        return (
+            bool(self._awaiting_request)
+            and self._current_request is None
+            and not (self.partial or self.held)
+        )
 
     @property
     def partial(self) -> bool:
@@ -135,9 +146,33 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        if not self.lingering:
-            self.heard += 1
-            super().data_received(data)
+        if self.lingering:
+            return
+        gate = self.worker.gate
+        between = self._current_request is None and self._callback_parser and not self.partial
+        if between and gate is not None and not self.worker.leaving and gate.takes(self, data):
+            return
+        self.heard += 1
+        super().data_received(data)
+
+    def hold(self) -> None:
+        """Read nothing more until ``go_on``."""
+        self.held = True
+        self.transport.pause_reading()
+
+    def go_on(self, data: bytes) -> bool:
+        """Begin with what was held back; False when the connection has gone meanwhile."""
+        self.held = False
+        if self._closed or self.transport.is_closing():
+            return False
+        self.transport.resume_reading()
+        self.heard += 1
+        super().data_received(data)
+        return True
+
+    def answer(self, response: Response) -> None:
+        """Answer a request that nobody has parsed; the connection stays."""
+        self._safe_write(rendered(response))
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         try:

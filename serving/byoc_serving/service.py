@@ -83,6 +83,8 @@ class Service:
         self.workspace: Path | None = None
         self._deliver: Callable[[Delivery], None] = settle
         self._leaving = False
+        #: Called when requests have been answered, in any thread.
+        self.on_answers: Callable[[], None] = lambda: None
 
     @property
     def settled(self) -> threading.Event:
@@ -196,7 +198,12 @@ class Service:
             )
         if self.observer is not None:
             invocation.queued_at = time.monotonic()
-        self.backend.submit(invocation)
+        self.admission.begin()
+        try:
+            self.backend.submit(invocation)
+        except BaseException:
+            self.admission.end(1, measured=False)
+            raise
 
     def converse(
         self, path: str, headers: Sequence[tuple[bytes, bytes]], messages: Messages
@@ -228,12 +235,14 @@ class Service:
         return stream
 
     def _delivered(self, pairs: Delivery) -> None:
+        self.admission.end(len(pairs))
         for invocation, response in pairs:
             if response.stream is None:
                 self._leave(invocation, response.status)
             else:
                 response.stream.on_done(partial(self._leave, invocation, 200))
         self._deliver(pairs)
+        self.on_answers()
 
     def _leave(self, invocation: Invocation, status: int) -> None:
         self.admission.leave(invocation.size_bytes)

@@ -81,6 +81,8 @@ class Settings:
             captured in CUDA graphs; verified against the model as loaded (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included
             (``BYOC_QUEUE_SIZE``).
+        queue_s: beyond the first thousand, no more than can be answered in this time
+            (``BYOC_QUEUE_SECONDS``).
         queue_bytes: bytes of their bodies in memory (``BYOC_QUEUE_BYTES``).
         spool_bytes: longer bodies wait in a file (``BYOC_SPOOL_BYTES``).
         max_body_bytes: one body (``BYOC_MAX_BODY_BYTES``, ``SAGEMAKER_MAX_PAYLOAD_IN_MB``).
@@ -151,7 +153,8 @@ class Settings:
     torch_threads: int | None = None
     max_batch_rows: int | None = None
     optimize: str = "freeze"
-    queue_requests: int = 1024
+    queue_requests: int = 16384
+    queue_s: float = 5.0
     queue_bytes: int = DEFAULT_QUEUE_BYTES
     spool_bytes: int = 32 * MIB
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
@@ -240,7 +243,8 @@ class Settings:
             max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
             # A faster form is a second copy of the weights, and here memory is what is short.
             optimize="off" if many and not optimize else read.choice("BYOC_OPTIMIZE", OPTIMIZE),
-            queue_requests=read.integer("BYOC_QUEUE_SIZE", 1024, 1, 1 << 20),
+            queue_requests=read.integer("BYOC_QUEUE_SIZE", 16384, 1, 1 << 20),
+            queue_s=float(read.integer("BYOC_QUEUE_SECONDS", 5, 1, 86400)),
             queue_bytes=read.integer("BYOC_QUEUE_BYTES", DEFAULT_QUEUE_BYTES, 1, 1 << 42),
             max_body_bytes=max_body_bytes,
             spool_bytes=read.integer("BYOC_SPOOL_BYTES", cls.spool_bytes, 1, 1 << 42),

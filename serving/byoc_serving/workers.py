@@ -16,6 +16,7 @@ from byoc_serving.acceptor import Acceptor, hang_up
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
 from byoc_serving.connection import Protocol, Sweeper
+from byoc_serving.gate import Gate
 from byoc_serving.gunicorn_conf import KEEPALIVE_S
 from byoc_serving.patience import Patience
 from byoc_serving.table import State
@@ -32,6 +33,9 @@ LINGER_S = 0.3
 #: How often a worker looks whether the master lives, or stops.
 TICK_S = 0.25
 LOAD_FAILED = 3
+#: Requests that keep a model busy: two of its largest batches; more where it is a GPU's process.
+ENOUGH = 128
+ENOUGH_REMOTE = 512
 
 
 class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
@@ -44,6 +48,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         self.connections: set[Protocol] = set()
         self.acceptor: Acceptor
         self._stop: asyncio.Event | None = None
+        self.gate: Gate | None = None
         #: Each answer from now on is its connection's last.
         self.leaving = False
 
@@ -162,6 +167,8 @@ class AsgiWorker(LoopWorker):
         if self.service.failure is not None:
             give_up(self.service)
         if not stop.is_set():
+            most = ENOUGH_REMOTE if self.service.slot is None else ENOUGH
+            self.gate = Gate(self.service, most, self.loop)
             self.listen()
             now_ready(self.app, self.service)
             warming = asyncio.create_task(self.bridge.warm())
