@@ -42,6 +42,8 @@ class Admission:
         self.bytes = 0
         #: Those of the items whose bodies have come and that wait for the model, or run.
         self.working = 0
+        #: Requests outside, which a front holds back unread.
+        self.held = 0
         self._pace_s = 0.0
         self._since = 0.0
         self._lock = threading.Lock()

@@ -29,8 +29,10 @@ _ID = re.compile(
 )
 #: So many may wait for however long it takes.
 ALWAYS = 1024
-#: A request with one of these is for the parser.
-_SPECIAL = re.compile(rb"\r\n(?:transfer-encoding|expect|connection|upgrade)\s*:", re.IGNORECASE)
+#: A request with any of these but one Content-Length is for the parser.
+_SPECIAL = re.compile(
+    rb"content-length|transfer-encoding|\r\n(?:expect|connection|upgrade)", re.IGNORECASE
+)
 #: What has been let in may turn out to be no request; then nothing else says that there is room.
 _LOOK_S = 0.002
 
@@ -63,11 +65,13 @@ class Gate:
             return False
         if not data.startswith(_BEGIN):
             return False
-        if self._full(admission.items + len(self._held)):
-            return self._refused(connection, data)
+        waiting = admission.items + admission.held
+        if self._full(waiting):
+            return self._refused(connection, data, waiting)
         connection.hold()
         self._held.append((connection, data))
         self._bytes += len(data)
+        admission.held += 1
         self._look_later()
         return True
 
@@ -94,25 +98,27 @@ class Gate:
 
     def _release(self) -> None:
         """Let in as many as there is room for."""
-        room = self._most - self._service.admission.working
+        admission = self._service.admission
+        room = self._most - admission.working
         while self._held and room > 0:
             connection, data = self._held.popleft()
             self._bytes -= len(data)
+            admission.held -= 1
             room -= connection.go_on(data)
 
-    def _refused(self, connection: Protocol, data: bytes) -> bool:
+    def _refused(self, connection: Protocol, data: bytes, waiting: int) -> bool:
         """Answer a simple request, which has come whole, with 503; False: the parser has to."""
         end = data.find(b"\r\n\r\n")
         head = data[: end + 2]
         length = _LENGTH.search(head)
-        if end < 0 or length is None or _SPECIAL.search(head):
+        if end < 0 or length is None or len(data) != end + 4 + int(length[1]):
             return False
-        if len(data) != end + 4 + int(length[1]) or len(_LENGTH.findall(head)) != 1:
+        lines = head.count(b"\r\n")
+        if not lines == head.count(b"\r") == head.count(b"\n") or len(_SPECIAL.findall(head)) != 1:
             return False
         named = _ID.search(head)
         error = UnavailableError(
-            f"the server is full: {self._service.admission.items + len(self._held)} requests are "
-            "waiting or running; try again",
+            f"the server is full: {waiting} requests are waiting or running; try again",
             "full",
         )
         response = error_response(error, request_id(named[1].decode() if named else None))

@@ -278,7 +278,7 @@ class Service:
     def beat(self) -> bool:
         """Tell the other processes that this worker's loop runs; False when it has to end."""
         if self.observer is not None:
-            self.observer.tick(self.admission.items)
+            self.observer.tick(self.admission.items + self.admission.held)
         if self.slot is None:
             return True
         self.table.beat(self.slot)
