@@ -1,14 +1,13 @@
 """One HTTP connection of the event loop: gunicorn's protocol, patient within limits.
 
 gunicorn parses and frames. What is added here: errors in the server's own form, limits on a
-client's time (``Sweeper``), answers for clients that have closed their sending side, refusals that
+client's time (``sweeper``), answers for clients that have closed their sending side, refusals that
 a client that is still sending gets to read.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,12 @@ from byoc_serving.client import Client
 from byoc_serving.errors import (
     BodyTooLargeError,
     RequestError,
-    RequestTimeoutError,
     UnavailableError,
     protocol_error,
 )
 from byoc_serving.exchange import error_response, request_id
 from byoc_serving.frames import Frames, valid_key
-from byoc_serving.patience import LINGER_S, Patience
+from byoc_serving.patience import LINGER_S
 
 if TYPE_CHECKING:
     import asyncio
@@ -295,94 +293,3 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
             self._client = Client(connected.fileno(), may_probe=may_probe)
         if self._client.gone():
             self.transport.abort()
-
-
-@dataclass
-class _Seen:
-    """What a sweep saw of a connection, and since when it has been so."""
-
-    phase: tuple[str, int]
-    since: float
-    heard: int
-    body_bytes: int
-    mark: int
-    last: float
-
-
-class Sweeper:
-    """Looks at every connection about once a second: no timers and no clock on a request's way.
-
-    Args:
-        patience: the limits.
-    """
-
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._seen: dict[Protocol, _Seen] = {}
-
-    @property
-    def interval_s(self) -> float:
-        """How often to sweep."""
-        limits = self._patience
-        return min(1.0, min(limits.head_s, limits.body_s, limits.idle_s) / 4)
-
-    def sweep(self, connections: Iterable[Protocol], now: float) -> None:
-        """Act on what has taken too long.
-
-        Args:
-            connections: those that are open.
-            now: seconds of the loop's clock.
-        """
-        before, self._seen = self._seen, {}
-        for connection in list(connections):
-            seen = self._look(connection, before.get(connection), now)
-            if seen is not None:
-                self._seen[connection] = seen
-
-    def _look(self, connection: Protocol, seen: _Seen | None, now: float) -> _Seen | None:
-        if connection.lingering:
-            return None
-        if connection.half_closed:
-            connection.watch()
-            return None
-        if connection._awaiting_request:  # noqa: SLF001 - gunicorn's own state
-            return self._waiting(connection, seen, now)
-        if connection.reading_body:
-            return self._body(connection, seen, now)
-        return None
-
-    def _waiting(self, connection: Protocol, seen: _Seen | None, now: float) -> _Seen | None:
-        """Between requests, or within a head."""
-        count: int = connection.req_count
-        known = seen is not None and seen.phase[1] == count
-        partial = connection.partial or (
-            known
-            and seen is not None
-            and (seen.phase[0] == "head" or seen.heard != connection.heard)
-        )
-        phase = ("head" if partial else "idle", count)
-        if seen is None or seen.phase != phase:
-            return _Seen(phase, now, connection.heard, 0, 0, now)
-        if partial and now - seen.since >= self._patience.head_s:
-            connection.refuse(
-                RequestTimeoutError(
-                    f"the request's headers did not arrive within {self._patience.head_s:g} s"
-                )
-            )
-            return None
-        if not partial and now - seen.since >= self._patience.idle_s:
-            connection.close_idle()
-            return None
-        return seen
-
-    def _body(self, connection: Protocol, seen: _Seen | None, now: float) -> _Seen | None:
-        phase = ("body", connection.req_count)
-        received = connection.body_bytes
-        if seen is None or seen.phase != phase:
-            return _Seen(phase, now, 0, received, received, now)
-        if received != seen.body_bytes:
-            seen.body_bytes, seen.last = received, now
-        if now >= self._patience.body_until(seen.since, seen.last, received - seen.mark):
-            connection.body_is_late()
-            return None
-        return seen

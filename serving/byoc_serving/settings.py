@@ -80,7 +80,8 @@ class Settings:
             ``compile`` (torch.compile), ``bf16``, ``off``; on a GPU each but ``off`` is then
             captured in CUDA graphs; verified against the model as loaded (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included
-            (``BYOC_QUEUE_SIZE``).
+            (``BYOC_QUEUE_SIZE``; by default 1,024 on the WSGI front, where each has a thread,
+            and for each of several models).
         queue_s: beyond the first thousand, no more than can be answered in this time
             (``BYOC_QUEUE_SECONDS``).
         queue_bytes: bytes of their bodies in memory (``BYOC_QUEUE_BYTES``).
@@ -224,11 +225,14 @@ class Settings:
         port = read.integer("SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535)
         read.port_range("SAGEMAKER_SAFE_PORT_RANGE")
         many, optimize = read.flag("SAGEMAKER_MULTI_MODEL"), read.text("BYOC_OPTIMIZE")
+        front = read.choice("BYOC_FRONT", FRONTS)
+        # On the WSGI front each of them has a thread, and of several models each has its own.
+        queue_requests = 1024 if many or front == "wsgi" else cls.queue_requests
         settings = cls(
             root=Path(read.text("BYOC_ROOT") or "/opt/ml"),
             host=read.text("BYOC_HOST") or cls.host,
             port=port,
-            front=read.choice("BYOC_FRONT", FRONTS),
+            front=front,
             topology=read.choice("BYOC_TOPOLOGY", TOPOLOGIES),
             front_processes=read.optional_integer("BYOC_FRONT_PROCESSES", 1, 1024),
             shared_bytes=read.optional_integer("BYOC_SHARED_BYTES", 1 << 12, 1 << 42),
@@ -243,7 +247,7 @@ class Settings:
             max_batch_rows=read.optional_integer("BYOC_MAX_BATCH_SIZE", 1, 1 << 20),
             # A faster form is a second copy of the weights, and here memory is what is short.
             optimize="off" if many and not optimize else read.choice("BYOC_OPTIMIZE", OPTIMIZE),
-            queue_requests=read.integer("BYOC_QUEUE_SIZE", 16384, 1, 1 << 20),
+            queue_requests=read.integer("BYOC_QUEUE_SIZE", queue_requests, 1, 1 << 20),
             queue_s=float(read.integer("BYOC_QUEUE_SECONDS", 5, 1, 86400)),
             queue_bytes=read.integer("BYOC_QUEUE_BYTES", DEFAULT_QUEUE_BYTES, 1, 1 << 42),
             max_body_bytes=max_body_bytes,

@@ -15,10 +15,11 @@ from gunicorn.workers.gasgi import ASGIWorker
 from byoc_serving.acceptor import Acceptor, hang_up
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
-from byoc_serving.connection import Protocol, Sweeper
+from byoc_serving.connection import Protocol
 from byoc_serving.gate import Gate
 from byoc_serving.gunicorn_conf import KEEPALIVE_S
 from byoc_serving.patience import Patience
+from byoc_serving.sweeper import Sweeper
 from byoc_serving.table import State
 from byoc_serving.threaded import PatientThreadWorker, announce_close
 from byoc_serving.watched import Watched
