@@ -168,9 +168,14 @@ class Acceptor:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._open(connection))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._opened)
         self.changed()
         return True
+
+    def _opened(self, task: asyncio.Task[Any]) -> None:
+        """From here on it is counted with the open ones, not as well with those being opened."""
+        self._connecting.discard(task)
+        self.changed()
 
     async def _open(self, connection: socket.socket) -> None:
         try:

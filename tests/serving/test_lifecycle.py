@@ -315,7 +315,7 @@ def test_sigterm_refuses_new_connections_and_answers_running_and_queued_requests
         def refused() -> bool:
             try:
                 socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, ConnectionResetError):
                 return True
             return False
 

@@ -559,7 +559,8 @@ def refused(port: int) -> bool:
 
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except ConnectionRefusedError:
+    # Reset: the listening socket was closed while this connection was being made.
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from byoc_training.tail import Tail
+
 READY = "print('ready', flush=True)\n"
 SLEEP = "import time\nwhile True: time.sleep(60)\n"
 
@@ -284,6 +286,21 @@ def test_writers_that_never_pause_do_not_hold_off_the_kill(job):
     assert process.wait(30) == 143
     assert time.monotonic() - begun < 10
     reader.join(30)
+
+
+def test_lines_of_every_length_are_kept_at_the_same_cost():
+    def seconds(length: int) -> float:
+        kept, data = Tail(), (b"x" * length + b"\n") * (1 + 65536 // (length + 1))
+        begun = time.process_time()
+        for _ in range(4):
+            kept.add(data)
+        assert kept.content().endswith(b"x" * min(length, 4096) + b"\n")
+        return time.process_time() - begun
+
+    # Shortened lines that were looked at again and again made a writer of them hundreds of times
+    # slower, and late to be told to stop.
+    assert seconds(4096) < 10 * seconds(50)
+    assert seconds(65535) < 10 * seconds(50)
 
 
 def test_under_nohup_the_end_of_the_terminal_changes_nothing(job):

@@ -8,7 +8,9 @@ KEPT_BYTES = 64 * 1024
 #: An exception's message can be longer than all that is kept; its beginning says what happened.
 LONGEST_LINE_BYTES = 4096
 # A carriage return ends a line too: of a progress bar, the last state counts.
-_LONG_LINE = re.compile(rb"([^\r\n]{%d})[^\r\n]+" % LONGEST_LINE_BYTES)
+# Only from a line's beginning: tried at each of its bytes, a line of just under the longest would
+# cost the square of its length.
+_LONG_LINE = re.compile(rb"(?<![^\r\n])([^\r\n]{%d})[^\r\n]+" % LONGEST_LINE_BYTES)
 
 
 class Tail:
