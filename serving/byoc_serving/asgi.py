@@ -21,6 +21,7 @@ from byoc_serving.exchange import Exchange, error_response
 from byoc_serving.relay import call_soon, relay, start_message
 from byoc_serving.sessions import SessionBusyError
 from byoc_serving.spool import Spool
+from byoc_serving.straight import PREPARED
 from byoc_serving.websocket import WebSockets
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class AsgiFront:
         if scope["type"] != "http":
             await self._websockets(scope, receive, send)
             return
+        prepared = scope.get(PREPARED)
+        if prepared is not None:
+            await self._prepared(receive, send, *prepared)
+            return
         path: str = scope["path"]
         if path[:1] != "/" and "://" in path:
             # absolute-form (RFC 9112 section 3.2.2), as proxies send it
@@ -88,6 +93,21 @@ class AsgiFront:
             await self._answer(scope, receive, send, exchange)
         finally:
             observer.response(exchange)
+
+    async def _prepared(
+        self, receive: Receive, send: Send, exchange: Exchange, response: Response
+    ) -> None:
+        """Send an answer that there is already (``straight``)."""
+        try:
+            await read_all(receive, self._service.settings.max_body_bytes)
+            if response.stream is not None:
+                await relay(response.stream, receive, watched(send, exchange))
+            else:
+                await respond(send, response)
+                exchange.answered(response)
+        finally:
+            if self._service.observer is not None:
+                self._service.observer.response(exchange)
 
     async def _answer(
         self, scope: Message, receive: Receive, send: Send, exchange: Exchange | None

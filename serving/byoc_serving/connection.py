@@ -8,10 +8,7 @@ a client that is still sending gets to read.
 from __future__ import annotations
 
 import contextlib
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-from gunicorn.asgi.protocol import ASGIProtocol
 
 from byoc_serving.client import Client
 from byoc_serving.errors import (
@@ -20,9 +17,10 @@ from byoc_serving.errors import (
     UnavailableError,
     protocol_error,
 )
-from byoc_serving.exchange import error_response, request_id
 from byoc_serving.frames import Frames, valid_key
 from byoc_serving.patience import LINGER_S
+from byoc_serving.rendering import rendered, wire
+from byoc_serving.short_way import ShortWay
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,37 +29,16 @@ if TYPE_CHECKING:
     from byoc_serving.exchange import Response
 
 
-def wire(error: RequestError) -> bytes:
-    """An error as a complete response that ends its connection."""
-    return rendered(error_response(error, request_id()), b"Connection: close\r\n")
-
-
-def rendered(response: Response, more: bytes = b"") -> bytes:
-    """A complete response as bytes, with more header lines."""
-    lines = [
-        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n",
-        f"Content-Type: {response.content_type}\r\n",
-        f"Content-Length: {len(response.body)}\r\n",
-        *(f"{name}: {value}\r\n" for name, value in response.headers),
-    ]
-    return "".join(lines).encode("latin-1") + more + b"\r\n" + response.body
-
-
-class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
+class Protocol(ShortWay):
     """A connection that its worker knows, so that a drain can close the idle ones."""
 
-    transport: Any
     _callback_parser: Any
     _closed: bool
 
     def __init__(self, worker: Any) -> None:
         super().__init__(worker)
-        #: Times that bytes have come; with a parser in C nothing else shows a partial head.
-        self.heard = 0
         #: Bytes of bodies that have come.
         self.body_bytes = 0
-        #: The client sends nothing more, but may wait for its answer.
-        self.half_closed = False
         #: Answered for good; what still comes is thrown away.
         self.lingering = False
         #: What has begun a request waits unread (``gate``).
@@ -114,6 +91,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         return (
             bool(self._awaiting_request)
             and self._current_request is None
+            and self.straight is None
             and not (self.partial or self.held)
         )
 
@@ -146,9 +124,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         """Bytes have come."""
         if self.lingering:
             return
+        if self.straight is not None:
+            self.straight.add(data)
+            return
         gate = self.worker.gate
         between = self._current_request is None and self._callback_parser and not self.partial
-        if between and gate is not None and not self.worker.leaving and gate.takes(self, data):
+        if between and gate is not None and not self.worker.leaving:
+            if not gate.takes(self, data):
+                self.begin(data)
             return
         self.heard += 1
         super().data_received(data)
@@ -164,8 +147,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         if self._closed or self.transport.is_closing():
             return False
         self.transport.resume_reading()
-        self.heard += 1
-        super().data_received(data)
+        self.begin(data)
         return True
 
     def answer(self, response: Response) -> None:
@@ -256,6 +238,9 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
 
     def eof_received(self) -> bool:
         """The client sends nothing more; whether to keep the connection for its answer."""
+        if self.straight is not None:
+            self.half_closed = True
+            return True
         if self.lingering or self._websocket or self.reader or self._current_request is None:
             return False
         if self.answering:
@@ -278,7 +263,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     def watch(self) -> None:
         """Look whether a client that sends nothing more is still there."""
         request, connected = self._current_request, self.transport.get_extra_info("socket")
-        if request is None:
+        if request is None and self.straight is None:
             # What the client has sent is answered, but for a piece of a request.
             self.close_idle()
             return
@@ -289,7 +274,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
             # Most answers come before anybody needs to ask.
             return
         if self._client is None:
-            may_probe = request.version >= (1, 1) and not self.answering
+            may_probe = (request is None or request.version >= (1, 1)) and not self.answering
             self._client = Client(connected.fileno(), may_probe=may_probe)
         if self._client.gone():
             self.transport.abort()

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving.errors import UnavailableError
 from byoc_serving.exchange import Exchange, error_response, request_id
+from byoc_serving.straight import BEGIN
 
 if TYPE_CHECKING:
     from byoc_serving.connection import Protocol
     from byoc_serving.exchange import Response
     from byoc_serving.service import Service
 
-_BEGIN = b"POST /invocations HTTP/1.1\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,12})\r\n", re.IGNORECASE)
 _ID = re.compile(
     rb"\r\nx-amzn-(?:sagemaker-inference-id|requestid): *([!-~]{1,128})\r\n", re.IGNORECASE
@@ -63,7 +63,7 @@ class Gate:
         admission = self._service.admission
         if admission.working < self._most and not self._held:
             return False
-        if not data.startswith(_BEGIN):
+        if not data.startswith(BEGIN):
             return False
         waiting = admission.items + admission.held
         if self._full(waiting):

@@ -62,6 +62,8 @@ class Sweeper:
         if connection.half_closed:
             connection.watch()
             return None
+        if connection.straight is not None:
+            return None
         if connection._awaiting_request:  # noqa: SLF001 - gunicorn's own state
             return self._waiting(connection, seen, now)
         if connection.reading_body:

@@ -31,10 +31,10 @@ from gunicorn.http.errors import (
 from gunicorn.util import close_graceful
 from gunicorn.workers import gthread
 
-from byoc_serving.connection import wire
 from byoc_serving.errors import RequestTimeoutError, protocol_error
 from byoc_serving.gunicorn_conf import KEEPALIVE_S
 from byoc_serving.patience import LINGER_S, MAX_HEAD_BYTES, Patience
+from byoc_serving.rendering import wire
 
 log = logging.getLogger("byoc_serving")
 
