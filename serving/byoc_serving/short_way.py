@@ -40,13 +40,16 @@ class ShortWay(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         """A request's first bytes; often all of them."""
         self.heard += 1
         # Until gunicorn waits for this connection's next request, it has not done with the last.
-        parsed = parse(data) if self._awaiting_request and not self.worker.leaving else None
+        # A request of a session waits for those before it.
+        service = self.worker.service
+        may = self._awaiting_request and service.sessions is None and not self.worker.leaving
+        parsed = parse(data) if may else None
         if parsed is None:
             super().data_received(data)
             return
         self._cancel_keepalive_timer()
         self.req_count += 1
-        self.straight = Straight(self, self.worker.service, data)
+        self.straight = Straight(self, service, data)
         self.straight.run(*parsed)
 
     def answered(self, head: bytes, body: bytes, ahead: bytes) -> None:
