@@ -160,7 +160,9 @@ def invocation_of(service: Service, model: str = "") -> Response:
     try:
         invocation.model = model
         invocation.body = _body(service, invocation)
-        if service.sessions is not None and service.sessions.concerns(invocation):
+        if service.sessions is not None and service.sessions.concerns(
+            invocation.session_id, invocation.body
+        ):
             answer = _session(service.sessions, invocation)
             if answer is not None:
                 service.release(invocation)

@@ -148,7 +148,9 @@ class AsgiFront:
         try:
             invocation.model = model
             invocation.body = await self._body(invocation, receive)
-            if service.sessions is not None and service.sessions.concerns(invocation):
+            if service.sessions is not None and service.sessions.concerns(
+                invocation.session_id, invocation.body
+            ):
                 answer = await self._session(service.sessions, invocation)
                 if answer is not None:
                     service.release(invocation)

@@ -90,6 +90,7 @@ class Invocation:
         session_id: the session header as sent, or "".
         session: the session that this request belongs to; it travels to wherever the handler runs.
         model: which model of a multi-model server is meant.
+        answer_type: the type to answer in, once that is decided.
         queued_at: when it was queued, in seconds of the monotonic clock.
         batch: when and with how many others the model took it.
         span: its trace, when tracing is on.
@@ -109,6 +110,7 @@ class Invocation:
     session: Session | None = None
     model: str = ""
     # Class attributes until they are set: a request pays for none of them.
+    answer_type: str = field(default="", init=False, repr=False)
     queued_at: float = field(default=0.0, init=False, repr=False)
     batch: Batch | None = field(default=None, init=False, repr=False)
     span: Span | None = field(default=None, init=False, repr=False)

@@ -26,7 +26,7 @@ from byoc_serving.session import Session
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from byoc_serving.exchange import Invocation
+    from byoc_serving.exchange import Body, Invocation
 
 NEW = "NEW_SESSION"
 CLOSE = "CLOSE"
@@ -75,14 +75,16 @@ class Sessions:
         self.pause_s = 0.005
         self._locks: dict[int, int] = {}
 
-    def concerns(self, invocation: Invocation) -> bool:
-        """Whether a request names a session; quick, since it is asked of every request."""
+    def concerns(self, session_id: str, body: Body) -> bool:
+        """Whether a request names a session; quick, since it is asked of every request.
+
+        Args:
+            session_id: the session header, or "".
+            body: the request's.
+        """
         if not self._ttl_s:
             return False
-        body = invocation.body
-        return bool(invocation.session_id) or (
-            len(body) <= _CONTROL_BYTES and b'"requestType"' in body
-        )
+        return bool(session_id) or (len(body) <= _CONTROL_BYTES and b'"requestType"' in body)
 
     def begin(self, invocation: Invocation) -> Response | None:
         """Give a request its session, to be handed back by ``end``.

@@ -39,12 +39,11 @@ class ShortWay(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     def begin(self, data: bytes) -> None:
         """A request's first bytes; often all of them."""
         self.heard += 1
-        # Until gunicorn waits for this connection's next request, it has not done with the last.
-        # A request of a session waits for those before it.
         service = self.worker.service
-        may = self._awaiting_request and service.sessions is None and not self.worker.leaving
-        parsed = parse(data) if may else None
-        if parsed is None:
+        # Until gunicorn waits for this connection's next request, it has not done with the last.
+        parsed = parse(data) if self._awaiting_request and not self.worker.leaving else None
+        if parsed is None or (service.sessions and service.sessions.concerns("", parsed[1])):
+            # (A request of a session may have to wait for others.)
             super().data_received(data)
             return
         self._cancel_keepalive_timer()

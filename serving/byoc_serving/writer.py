@@ -47,12 +47,14 @@ class Writer:
         Raises:
             NotAcceptableError: none of ours is accepted.
         """
-        return answer_type(
-            invocation,
-            self._settings.default_accept,
-            own_output=not self._handler.encodes_itself,
-            line_for_line=self._settings.batch,
-        )
+        if not invocation.answer_type:
+            invocation.answer_type = answer_type(
+                invocation,
+                self._settings.default_accept,
+                own_output=not self._handler.encodes_itself,
+                line_for_line=self._settings.batch,
+            )
+        return invocation.answer_type
 
     def write(self, invocation: Invocation, prediction: Any, context: Context) -> Response:
         """The response for what predict_fn or the model returned.

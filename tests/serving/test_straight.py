@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,9 @@ from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from byoc_serving.exchange import Response
+from byoc_serving.exchange import Invocation, Response
 from byoc_serving.rendering import simple
+from byoc_serving.short_way import ShortWay
 from byoc_serving.straight import BEGIN, parse
 
 if TYPE_CHECKING:
@@ -245,3 +247,44 @@ def test_a_client_that_leaves_is_forgotten(
     finally:
         gate.unlink()
     assert json.loads(handled.request("GET", "/ping").body) == {"status": "ready"}
+
+
+class Sent:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class Answers:
+    """Stands in for the service: has each request answered with its own body."""
+
+    observer = None
+    sessions = None
+
+    def admit(self, headers: list[tuple[bytes, bytes]]) -> Invocation:
+        return Invocation(headers)
+
+    def grown(self, invocation: Invocation, received_bytes: int) -> None:
+        assert len(invocation.body) == received_bytes
+
+    def submit(self, invocation: Invocation) -> None:
+        invocation.future.set_result(Response(200, bytes(invocation.body)))
+
+
+def test_an_ordinary_request_does_not_reach_the_parser():
+    connection = ShortWay.__new__(ShortWay)
+    connection.transport = sent = Sent()
+    connection.worker = SimpleNamespace(service=Answers(), leaving=False, alive=True)
+    connection.heard = connection.req_count = 0
+    connection.half_closed, connection.straight = False, None
+    connection._keepalive_handle, connection._awaiting_request = None, True
+    # There is no parser at all: whoever feeds it fails.
+    connection.begin(BEGIN + ORDINARY)
+    assert sent.data.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sent.data.endswith(b"\r\n\r\n[[1]")
+    assert connection.straight is None
+    assert (connection.heard, connection.req_count) == (1, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,9 +56,10 @@ def decode(body: bytes) -> NDArray[Any]:
         raise BadBodyError(f"npy: the array is empty, its shape is {shape}")
     flat = np.frombuffer(body, dtype=dtype, count=count, offset=start)
     array = flat.reshape(shape, order="F" if fortran else "C")
-    target = np.float32 if dtype.kind == "f" and dtype.itemsize == 8 else dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):
-        return array.astype(target, order="C")
+    if dtype.kind == "f" and dtype.itemsize == 8:
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32, order="C")
+    return array.astype(dtype.newbyteorder("="), order="C")
 
 
 def encode(prediction: Any) -> bytes:
@@ -69,15 +71,16 @@ def encode(prediction: Any) -> bytes:
     array = numbers(prediction, "fiubc", "application/x-npy carries one array of numbers")
     # 0-d stays 0-d: ascontiguousarray would make it 1-d.
     contiguous = np.asarray(array, order="C")
-    header = (
-        f"{{'descr': {contiguous.dtype.str!r}, 'fortran_order': False, "
-        f"'shape': {contiguous.shape!r}, }}"
-    ).encode()
+    return _preamble(contiguous.dtype.str, contiguous.shape) + contiguous.tobytes()
+
+
+@lru_cache(maxsize=_SEEN_LIMIT)
+def _preamble(descr: str, shape: tuple[int, ...]) -> bytes:
+    """What comes before the numbers."""
+    header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode()
     padding = -(len(MAGIC) + 4 + len(header) + 1) % 64
     header += b" " * padding + b"\n"
-    return b"".join(
-        (MAGIC, b"\x01\x00", len(header).to_bytes(2, "little"), header, contiguous.tobytes())
-    )
+    return b"".join((MAGIC, b"\x01\x00", len(header).to_bytes(2, "little"), header))
 
 
 def _start(body: bytes) -> int:

@@ -24,10 +24,7 @@ def rows_of(prediction: Any) -> Any:
     if isinstance(prediction, np.ndarray):
         return prediction
     if hasattr(prediction, "detach") and hasattr(prediction, "cpu"):
-        tensor = prediction.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":
-            tensor = tensor.float()
-        return tensor.resolve_conj().resolve_neg().numpy()
+        return _array(prediction)
     if isinstance(prediction, dict):
         return {str(name): rows_of(value) for name, value in prediction.items()}
     if isinstance(prediction, (list, tuple)):
@@ -41,6 +38,18 @@ def rows_of(prediction: Any) -> Any:
         f"a prediction of type {kind.__module__}.{kind.__qualname__} cannot be encoded; return "
         "tensors, arrays, numbers, strings, or lists and dicts of them, or write an output_fn"
     )
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    try:
+        # Nearly every answer: on the CPU, without a gradient, of a type that numpy has.
+        array: NDArray[Any] = tensor.numpy()
+    except (TypeError, RuntimeError):
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()
+        array = tensor.resolve_conj().resolve_neg().numpy()
+    return array
 
 
 def numbers(prediction: Any, kinds: str, limit: str) -> NDArray[Any]:
