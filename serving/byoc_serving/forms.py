@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.fused import fuse
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -84,6 +86,10 @@ def _onednn(model: Any) -> Form:
     return Form("frozen oneDNN", optimize(freeze(_scripted(model))))
 
 
+def _fused(model: Any) -> Form:
+    return Form("fused oneDNN", fuse(model))
+
+
 def _eager_channels_last(model: Any) -> Form:
     return Form("eager channels-last", _channels_last(model))
 
@@ -156,7 +162,7 @@ CUDA_MAKERS: dict[str, tuple[Callable[[Any], Form], ...]] = {
 }
 
 MAKERS: dict[str, tuple[Callable[[Any], Form], ...]] = {
-    "freeze": (_frozen, _frozen_channels_last, _onednn, _eager_channels_last),
+    "freeze": (_frozen, _frozen_channels_last, _onednn, _fused, _eager_channels_last),
     "compile": (_compiled,),
     "bf16": (_bf16,),
 }
