@@ -59,7 +59,9 @@ bench-gpu: setup ## Measure serve on a GPU against the goals; needs wrk (SECONDS
 		$(if $(OPTIMIZE),--optimize '$(OPTIMIZE)')
 
 .PHONY: fuzz
-fuzz: setup ## Fuzz the codecs and the negotiation for longer (EXAMPLES=)
+fuzz: setup ## Fuzz what reads a request's bytes, each target for so long (SECONDS=60 TARGETS=json,npy)
+	@PYTHONPATH=.:serving $(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds '$(SECONDS)') \
+		$(if $(TARGETS),--targets '$(TARGETS)')
 	@FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/serving/test_fuzz_codecs.py
 
 .PHONY: lint

@@ -58,14 +58,15 @@ def _ranges(accept: str) -> tuple[tuple[str, float], ...]:
     """Each range of an Accept header with its weight; a malformed weight counts as 1."""
     ranges: list[tuple[str, float]] = []
     for part in accept.split(",", _MAX_RANGES)[:_MAX_RANGES]:
-        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        kind, *parameters = (piece.strip(" \t") for piece in part.split(";"))
         if not kind:
             continue
         weight = 1.0
         for parameter in parameters:
             name, _, value = parameter.partition("=")
-            if name.strip().lower() == "q":
-                weight = min(1.0, float(value)) if _QVALUE.fullmatch(value.strip()) else 1.0
+            if name.strip(" \t").lower() == "q":
+                value = value.strip(" \t")
+                weight = min(1.0, float(value)) if _QVALUE.fullmatch(value) else 1.0
         name = kind.lower()
         ranges.append((ALIASES.get(name, name), weight))
     return tuple(ranges)

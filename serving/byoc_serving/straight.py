@@ -174,7 +174,8 @@ def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             lengths.append(value)
         elif name == b"host":
-            hosts += bool(value)
+            # A second one is one too many even where it is empty; an empty one is no host.
+            hosts += 1 if value else 2
         elif name in _SPECIAL or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
     if hosts != 1 or len(lengths) != 1 or _LENGTH.fullmatch(lengths[0]) is None:

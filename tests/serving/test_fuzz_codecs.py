@@ -1,18 +1,16 @@
 """Whatever the bytes are: an array or an error of the request, and no more memory than they are.
 
-``make fuzz EXAMPLES=100000`` runs the same for longer.
+``FUZZ_EXAMPLES=100000`` runs the same for longer; ``tests/fuzz`` looks for ways through the code.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import struct
 import tracemalloc
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from byoc_serving.decoding import decode, worth_doing_here
 from byoc_serving.errors import NotAcceptableError, RequestError
 from byoc_serving.exchange import Invocation
 from byoc_serving.negotiation import choose, media_type, preferred
+from tests.fuzz.targets import SEEDS, npy, outcome, png
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 fuzz = settings(
@@ -33,60 +32,7 @@ fuzz = settings(
 )
 
 
-def npy(array: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def png(width: int, height: int, data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    middle = b"".join(chunk(kind, content) for kind, content in extra)
-    return b"\x89PNG\r\n\x1a\n" + head + middle + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-SEEDS = {
-    "application/json": [
-        b"[[1,2],[3,4]]",
-        b'{"instances": [[1.5, -2e3]], "x": "y"}',
-        b'{"inputs": [true, 1e400]}',
-        b"[NaN, Infinity]",
-        b"\xff\xfe[\x001\x00]\x00",
-        b'{"a": 1, "a": [2]}',
-        b'["\\ud800"]',
-        b"[" + b"9" * 5000 + b"]",
-    ],
-    "application/jsonlines": [b"[1,2]\n\n[3,4]\r\n", b'{"features": [1]}\n{"data": [2]}'],
-    "text/csv": [b"1,2\n3,4\n", b'"1","2"\n', b"nan,inf\n", b"\xef\xbb\xbf1\n", b'"\n",1'],
-    "application/x-npy": [
-        npy(np.zeros((2, 3), np.float32)),
-        npy(np.asfortranarray(np.ones((2, 3), ">i4"))),
-        npy(np.zeros(2, [("a", "<f4"), ("b", "<i8")])),
-    ],
-    "image/png": [png(2, 2, zlib.compress(b"\0ab\0cd")), b"GIF89a\x01\0\x01\0", b"RIFF\0\0WEBP"],
-}
 CASES = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
-
-
-def outcome(body: bytes, content_type: str) -> np.ndarray[Any, Any] | None:
-    """The array, or None for an error whose status is the client's."""
-    refusal: RequestError | None = None
-    try:
-        array = codecs.decode(body, content_type)
-    except RequestError as error:
-        refusal = error
-    if refusal is not None:
-        assert 400 <= refusal.status < 500
-        assert str(refusal).strip()
-        return None
-    assert isinstance(array, np.ndarray)
-    assert array.dtype.kind in "fiub"
-    assert array.size > 0
-    return array
 
 
 @fuzz
