@@ -29,6 +29,8 @@ ROUTES: Final = (
 _NUMBER: Final = {route: number for number, route in enumerate(ROUTES)}
 _OTHER: Final = len(ROUTES) - 1
 INVOCATIONS: Final = 0
+#: Where a model is asked: the second route on a multi-model endpoint.
+INVOKED: Final = (INVOCATIONS, ROUTES.index("/models/{name}/invoke"))
 
 _LEAST_STATUS, _STATUSES = 100, 500
 

@@ -85,17 +85,18 @@ class Outflow:
             flow.link.queue((wire.END, identifier, stream.broken))
             del self._flows[key]
 
-    def control(self, front: Hashable, message: wire.Message) -> None:
-        """A front cancels, pauses or resumes a stream."""
+    def control(self, front: Hashable, message: wire.Message) -> bool:
+        """A front cancels, pauses or resumes a stream; False: there is no such stream."""
         key = (front, message[1])
         flow = self._flows.get(key)
         if flow is None:
-            return
+            return False
         if message[0] == wire.CANCEL:
             flow.stream.cancel()
         else:
             flow.paused = message[0] == wire.PAUSE
         self._tell(key)
+        return True
 
     def drop(self, front: Hashable) -> None:
         """A front is gone: nobody reads its streams."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from byoc_serving import drivers, wire
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.carriage import COPY_AT_ONCE_BYTES, ENCODE_AT_ONCE_BYTES, envelope, pack
+from byoc_serving.deadline import ABANDONED
 from byoc_serving.encoding import encoded, prepare
 from byoc_serving.errors import (
     DeadlineError,
@@ -250,6 +251,10 @@ class Remote:
         suspects = [pending for pending in waiting if pending.identifier in left.ids]
         replays: list[Pending] = []
         for pending in suspects:
+            if pending.abandoned:
+                self._free(pending)
+                pairs.append((pending.invocation, ABANDONED))
+                continue
             pending.crashes += 1
             error = self._verdict(pending, left)
             if error is None:
@@ -285,13 +290,14 @@ class Remote:
         return None
 
     def _tick(self) -> None:
-        """Answer what waits for a process that will not come."""
+        """Tell of clients that have left; answer what waits for a process that will not come."""
         if self._driver is None:
             return
         self._driver.later(TICK_S, self._tick)
         for peer in self._peers:
             if peer.hello is not None:
                 self._hello = peer.hello
+            peer.sweep()
         cause = self._cause()
         if cause is not None:
             error = UnavailableError(cause, "failed")
