@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from byoc_serving import drivers, wire
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.carriage import COPY_AT_ONCE_BYTES, ENCODE_AT_ONCE_BYTES, envelope, pack
-from byoc_serving.deadline import ABANDONED
 from byoc_serving.encoding import encoded, prepare
 from byoc_serving.errors import (
     DeadlineError,
@@ -251,10 +250,6 @@ class Remote:
         suspects = [pending for pending in waiting if pending.identifier in left.ids]
         replays: list[Pending] = []
         for pending in suspects:
-            if pending.abandoned:
-                self._free(pending)
-                pairs.append((pending.invocation, ABANDONED))
-                continue
             pending.crashes += 1
             error = self._verdict(pending, left)
             if error is None:

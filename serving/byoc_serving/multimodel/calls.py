@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving.batcher import Admission
 from byoc_serving.deadline import ABANDONED
-from byoc_serving.exchange import Response, error_response
+from byoc_serving.exchange import CLIENT_LEFT, Response, error_response
 from byoc_serving.multimodel.parcel import pack
 from byoc_serving.multimodel.wire import Frame, Kind, head
 from byoc_serving.relay import call_soon
@@ -105,6 +105,7 @@ class Calls:
                     self._give(number, ABANDONED)
             # It answers this one like any other, and so gives its place free.
             self._say(Kind.CANCEL, number)
+            self._tally.answered(CLIENT_LEFT)
 
     def attach(self, channel: Channel) -> None:
         """A process takes requests from now on."""
@@ -188,7 +189,8 @@ class Calls:
             self._suspect = None
         if call is not None:
             self.admission.leave(call.invocation.size_bytes)
-            self._tally.answered(status)
+            if not call.abandoned:
+                self._tally.answered(status)
         if not self._inside:
             self.idle.set()
         return call

@@ -21,6 +21,7 @@ from byoc_serving.errors import (
 from byoc_serving.exchange import error_response, one_line
 from byoc_serving.multimodel import memory
 from byoc_serving.multimodel.calls import Calls
+from byoc_serving.multimodel.endings import describe, hung, lost, lost_while_loading
 from byoc_serving.multimodel.tally import Tally
 from byoc_serving.multimodel.wire import Kind
 from byoc_serving.running import End
@@ -154,14 +155,8 @@ class Model:
             raise ModelLoadError(facts["cause"])
         code = await channel.exited
         self._check_unloading()
-        if code == -9 or memory.oom_kills() > kills:
-            raise InsufficientMemoryError(
-                f"the model's process was killed while loading ({channel.phase}), most often by "
-                "the kernel for want of memory; unload another model, or use a larger instance"
-            )
-        raise ModelLoadError(
-            f"the model's process ended with {describe(code)} while loading ({channel.phase}); "
-            "the log may have more"
+        raise lost_while_loading(
+            code, channel.phase, for_memory=code == -9 or memory.oom_kills() > kills
         )
 
     def _check_unloading(self) -> None:
@@ -233,19 +228,8 @@ class Model:
     def _lost(self, code: int | None, left: Left) -> RequestError:
         """What a request gets that was inside the processes that died."""
         if left.end is End.HUNG:
-            return DeadlineError(
-                f"the model has not answered within {self._settings.forward_timeout_s:g} s "
-                "(BYOC_FORWARD_TIMEOUT_SECONDS); its process was replaced"
-            )
-        if code == -9 and memory.oom_kills() > self._kills:
-            return InsufficientMemoryError(
-                "the kernel ended the model's process for want of memory; unload other models, "
-                "or send smaller requests"
-            )
-        return InternalError(
-            f"the model's process ended with {describe(code)} while it worked on this request; "
-            "the model restarts"
-        )
+            return hung(self._settings.forward_timeout_s)
+        return lost(code, for_memory=memory.oom_kills() > self._kills)
 
     async def _restart(self) -> None:
         pause = 0.0 if self._crashes == 0 else min(MAX_PAUSE_S, 0.25 * 2 ** (self._crashes - 1))
@@ -318,10 +302,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     waiting = asyncio.ensure_future(event.wait())
     await asyncio.wait([waiting], timeout=seconds)
     waiting.cancel()
-
-
-def describe(code: int | None) -> str:
-    """An exit code in words."""
-    if code is None:
-        return "an unknown exit code"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
