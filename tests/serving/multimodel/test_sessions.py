@@ -39,7 +39,7 @@ def test_session_belongs_to_the_model_that_it_was_opened_with(models: Models):
     identifier, _, expires = first.headers[ID].partition("; Expires=")
     assert expires
     assert ask(models, "one", identifier).json == 2
-    assert ask(models, "one", identifier, '"fail"').status == 400
+    assert ask(models, "one", identifier, '"fail"').status == 422
     # What the failed request has changed is not kept.
     assert ask(models, "one", identifier).json == 3
     stranger = ask(models, "two", identifier)
