@@ -48,13 +48,13 @@ def pack(invocation: Invocation, hello: Hello, settings: Settings) -> tuple[Form
     return (data.dtype.str, data.shape), memoryview(data).cast("B") if data.nbytes else b""
 
 
-def envelope(invocation: Invocation, hello: Hello) -> tuple[Any, ...]:
-    """The rest of the request: what goes with the bytes."""
+def envelope(invocation: Invocation, *, headers: bool) -> tuple[Any, ...]:
+    """The rest of the request: what goes with the bytes; the headers where somebody looks."""
     session = invocation.session
     return (
         *(invocation.content_type, invocation.accept, invocation.custom_attributes),
         *(invocation.request_id, invocation.deadline),
-        [] if hello.plain else list(invocation.headers),
+        list(invocation.headers) if headers else [],
         session and (session.identifier, str(session.path), session.expires, session.is_new),
     )
 

@@ -47,6 +47,8 @@ class Messages:
         self._ended = False
         self._on_put: Callable[[], None] | None = None
         self._on_take: Callable[[], None] | None = None
+        #: What has been taken, since the beginning.
+        self.taken_messages = self.taken_bytes = 0
 
     def put(self, message: str | bytes) -> None:
         """A message has come."""
@@ -77,12 +79,25 @@ class Messages:
         """Have a function called whenever the handler has taken a message."""
         self._on_take = callback
 
-    def _take(self) -> str | bytes | None:
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have a function called whenever there is a message, or will be none."""
+        self._on_put = callback
+
+    @property
+    def over(self) -> bool:
+        """Whether the client has closed and everything has been taken."""
+        with self._changed:
+            return self._ended and not self._waiting
+
+    def take(self) -> str | bytes | None:
+        """The next message, if there is one."""
         with self._changed:
             if not self._waiting:
                 return None
             message = self._waiting.popleft()
             self._held_bytes -= len(message)
+            self.taken_messages += 1
+            self.taken_bytes += len(message)
         if self._on_take is not None:
             self._on_take()
         return message
@@ -99,7 +114,7 @@ class Messages:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended)
-        message = self._take()
+        message = self.take()
         if message is None:
             raise StopIteration
         return message
@@ -116,12 +131,11 @@ class Messages:
         """
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
-        with self._changed:
-            self._on_put = lambda: soon(loop, arrived.set)
+        self.listen(lambda: soon(loop, arrived.set))
         while True:
             arrived.clear()
             ended = self._ended
-            message = self._take()
+            message = self.take()
             if message is not None:
                 return message
             if ended:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from byoc_serving import wire
 from byoc_serving.errors import UnavailableError
 from byoc_serving.exchange import Response, error_response, request_id
+from byoc_serving.forwarding import Forwarding
 from byoc_serving.streaming import Stream, StreamCancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from byoc_serving.conversation import Messages
 
 
 class Inflow:
@@ -27,10 +30,25 @@ class Inflow:
         self._control = control
         self._streams: dict[int, Stream[Response]] = {}
         self._paused: set[int] = set()
+        self._forwardings: dict[int, Forwarding] = {}
 
-    def open(self, identifier: int) -> Stream[Response]:
+    def __len__(self) -> int:
+        """Streams that have not ended."""
+        return len(self._streams)
+
+    def talk(self, identifier: int, messages: Messages) -> Stream[Response]:
+        """A bidirectional stream: what the client says goes to the model process from now on."""
+        stream = self.open(identifier, None)
+        self._forwardings[identifier] = Forwarding(identifier, messages, self._control)
+        return stream
+
+    def answer(self, identifier: int) -> Stream[Response]:
         """The stream that answers a request."""
-        stream: Stream[Response] = Stream(self._timeout_s)
+        return self.open(identifier, self._timeout_s)
+
+    def open(self, identifier: int, timeout_s: float | None) -> Stream[Response]:
+        """A stream that lasts so long at most; None: as long as it likes."""
+        stream: Stream[Response] = Stream(timeout_s)
         self._streams[identifier] = stream
         stream.on_cancel(lambda: self._cancelled(identifier))
         stream.on_drain(lambda: self._drained(identifier))
@@ -53,22 +71,15 @@ class Inflow:
             return
         if message[0] == wire.HEAD:
             _, _, status, kind, headers, body, whole = message
-            head = Response(status, body, kind, headers)
-            if whole:
-                stream.answer(head)
-            else:
-                stream.open(head)
+            (stream.answer if whole else stream.open)(Response(status, body, kind, headers))
         elif message[0] == wire.CHUNKS:
-            with contextlib.suppress(StreamCancelledError):
-                for chunk in message[2]:
-                    stream.feed(chunk)
-            if stream.full:
-                self._paused.add(identifier)
-                self._control((wire.PAUSE, identifier))
-                if not stream.full:
-                    # Drained in between, which nobody was waiting for then.
-                    self._drained(identifier)
+            self._feed(identifier, stream, message[2])
+        elif message[0] == wire.TAKEN:
+            forwarding = self._forwardings.get(identifier)
+            if forwarding is not None:
+                forwarding.taken(message[2], message[3])
         elif message[0] == wire.END:
+            self._hush(identifier)
             del self._streams[identifier]
             self._paused.discard(identifier)
             if message[2]:
@@ -76,10 +87,28 @@ class Inflow:
             else:
                 stream.end()
 
+    def _feed(self, identifier: int, stream: Stream[Response], chunks: list[bytes]) -> None:
+        with contextlib.suppress(StreamCancelledError):
+            for chunk in chunks:
+                stream.feed(chunk)
+        if stream.full:
+            self._paused.add(identifier)
+            self._control((wire.PAUSE, identifier))
+            if not stream.full:
+                # Drained in between, which nobody was waiting for then.
+                self._drained(identifier)
+
+    def _hush(self, identifier: int) -> None:
+        forwarding = self._forwardings.pop(identifier, None)
+        if forwarding is not None:
+            forwarding.end()
+
     def lost(self) -> None:
         """The model process is gone: its streams break off."""
         streams, self._streams = self._streams, {}
         self._paused.clear()
+        for identifier in list(self._forwardings):
+            self._hush(identifier)
         for stream in streams.values():
             if stream.head is None:
                 error = UnavailableError("the model's process was lost before it answered")

@@ -127,8 +127,6 @@ class IsolatedApplication(Application):
             return self.table.stopping or os.getppid() != master
 
         engine.load()
-        if engine.handler.bidirectional_paths:
-            log.warning("this topology has no WebSockets; set BYOC_TOPOLOGY=inline for them")
 
         def ready() -> None:
             self.table.enter(number, State.READY, os.getpid())

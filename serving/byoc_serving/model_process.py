@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving import wire
 from byoc_serving.carriage import unpack
+from byoc_serving.conversation import Messages
 from byoc_serving.deadline import ABANDONED
+from byoc_serving.errors import RequestError
+from byoc_serving.exchange import error_response
 from byoc_serving.link import Link
 from byoc_serving.outflow import Outflow
 from byoc_serving.running import LIMIT
+from byoc_serving.streaming import Stream
 
 if TYPE_CHECKING:
     import socket
@@ -135,6 +139,7 @@ class ModelProcess:
                         *(wire.HELLO, place.incarnation),
                         *(engine.decodes_itself, engine.plain),
                         *(engine.handler.origin, engine.device),
+                        engine.handler.bidirectional_paths,
                     )
                 )
                 self._flush(front)
@@ -150,6 +155,8 @@ class ModelProcess:
             elif message[0] == wire.HELLO:
                 front.seat = message[1]
                 front.region = self._place.arena.answers(front.seat, self._place.peer)
+            elif message[0] == wire.TALK:
+                self._talk(front, message[1], unpack(None, b"", message[2]))
             elif not self._outflow.control(front, message) and message[0] == wire.CANCEL:
                 self._abandoned.add((front, message[1]))
         if not front.open:
@@ -157,6 +164,16 @@ class ModelProcess:
             front.link.close()
             self._fronts.discard(front)
             self._outflow.drop(front)
+
+    def _talk(self, front: _Front, identifier: int, invocation: Invocation) -> None:
+        """Begin a bidirectional stream, or say why not."""
+        messages = Messages()
+        try:
+            stream = self._engine.converse(invocation, messages)
+        except RequestError as error:
+            stream = Stream()
+            stream.answer(error_response(error, invocation.request_id))
+        self._outflow.talk(front, front.link, identifier, stream, messages)
 
     def _flush(self, front: _Front) -> None:
         if not front.open:

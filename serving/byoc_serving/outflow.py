@@ -13,6 +13,7 @@ from byoc_serving import wire
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from byoc_serving.conversation import Messages
     from byoc_serving.exchange import Response
     from byoc_serving.link import Link
     from byoc_serving.streaming import Stream
@@ -24,8 +25,12 @@ Key = tuple[Any, int]
 class _Flow:
     stream: Stream[Response]
     link: Link
+    #: What the client says, in a bidirectional stream.
+    messages: Messages | None = None
     headed: bool = False
     paused: bool = False
+    told_messages: int = 0
+    told_bytes: int = 0
 
 
 class Outflow:
@@ -42,10 +47,25 @@ class Outflow:
 
     def add(self, front: Hashable, link: Link, identifier: int, stream: Stream[Response]) -> None:
         """Send a stream as the answer to a request of a front's."""
-        key = (front, identifier)
-        self._flows[key] = _Flow(stream, link)
         link.queue((wire.STREAM, identifier))
-        stream.listen(lambda: self._tell(key))
+        self._begin((front, identifier), _Flow(stream, link))
+
+    def talk(
+        self,
+        front: Hashable,
+        link: Link,
+        identifier: int,
+        stream: Stream[Response],
+        messages: Messages,
+    ) -> None:
+        """Send a bidirectional stream; ``control`` hands on what its client says."""
+        key = (front, identifier)
+        messages.on_take(lambda: self._tell(key))
+        self._begin(key, _Flow(stream, link, messages))
+
+    def _begin(self, key: Key, flow: _Flow) -> None:
+        self._flows[key] = flow
+        flow.stream.listen(lambda: self._tell(key))
 
     def _tell(self, key: Key) -> None:
         self._news.append(key)
@@ -81,16 +101,34 @@ class Outflow:
             chunks = stream.take()
             if chunks:
                 flow.link.queue((wire.CHUNKS, identifier, [bytes(chunk) for chunk in chunks]))
+        if flow.messages is not None:
+            self._tell_taken(flow, flow.messages, identifier)
         if stream.ended:
             flow.link.queue((wire.END, identifier, stream.broken))
             del self._flows[key]
 
+    def _tell_taken(self, flow: _Flow, messages: Messages, identifier: int) -> None:
+        """Tell the front how far the handler has come, so that it sends more."""
+        taken, size = messages.taken_messages, messages.taken_bytes
+        if taken > flow.told_messages:
+            more = (taken - flow.told_messages, size - flow.told_bytes)
+            flow.told_messages, flow.told_bytes = taken, size
+            flow.link.queue((wire.TAKEN, identifier, *more))
+
     def control(self, front: Hashable, message: wire.Message) -> bool:
-        """A front cancels, pauses or resumes a stream; False: there is no such stream."""
+        """A front cancels, pauses or resumes a stream, or hands on what its client says.
+
+        Returns:
+            False when there is no such stream.
+        """
         key = (front, message[1])
         flow = self._flows.get(key)
         if flow is None:
             return False
+        if message[0] in {wire.SAY, wire.HUSH}:
+            if flow.messages is not None:
+                flow.messages.end() if message[0] == wire.HUSH else flow.messages.put(message[2])
+            return True
         if message[0] == wire.CANCEL:
             flow.stream.cancel()
         else:

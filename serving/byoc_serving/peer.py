@@ -14,8 +14,10 @@ from byoc_serving.link import Link
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from byoc_serving.conversation import Messages
     from byoc_serving.drivers import Driver
-    from byoc_serving.exchange import Invocation
+    from byoc_serving.exchange import Invocation, Response
+    from byoc_serving.streaming import Stream
 
 _RETRY_S = 0.02
 
@@ -65,6 +67,7 @@ class Hello:
         plain: no function of the user's sees a request.
         origin: where the handler's functions come from.
         device: where the model is.
+        paths: where WebSockets are taken.
     """
 
     incarnation: int = -1
@@ -72,6 +75,7 @@ class Hello:
     plain: bool = False
     origin: str = "none"
     device: str = "cpu"
+    paths: tuple[str, ...] = ()
 
 
 class Peer:
@@ -127,6 +131,13 @@ class Peer:
             if self._link is not None:
                 self._link.queue(pending.message)
         self._flush_soon()
+
+    def talk(
+        self, identifier: int, messages: Messages, enclosed: tuple[object, ...]
+    ) -> Stream[Response]:
+        """Begin a bidirectional stream; call on the driver's loop, while a process lives."""
+        self._control((wire.TALK, identifier, enclosed))
+        return self.inflow.talk(identifier, messages)
 
     def free(self, offset: int, size: int) -> None:
         """An answer's block has been read."""

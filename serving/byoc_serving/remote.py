@@ -22,7 +22,6 @@ from byoc_serving.encoding import encoded, prepare
 from byoc_serving.errors import (
     DeadlineError,
     InternalError,
-    NotFoundError,
     RequestError,
     UnavailableError,
 )
@@ -129,13 +128,28 @@ class Remote:
 
     @property
     def bidirectional_paths(self) -> tuple[str, ...]:
-        """None: WebSockets need the inline topology."""
-        return ()
+        """Where the handler of the model processes takes WebSockets."""
+        return self._greeted().paths
+
+    def _greeted(self) -> Hello:
+        """What a model process has said of itself, a living one if there is one."""
+        for peer in self._peers:
+            if peer.hello is not None:
+                self._hello = peer.hello
+        return self._hello
 
     def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
-        """Never called, as there are no paths."""
-        _ = invocation, messages
-        raise NotFoundError("WebSockets need BYOC_TOPOLOGY=inline")
+        """Begin a bidirectional stream with the model process that has the fewest.
+
+        Raises:
+            UnavailableError: there is none at the moment. (Unlike a request, what is said on a
+                WebSocket cannot be said again to the next one.)
+        """
+        living = [peer for peer in self._peers if peer.hello is not None]
+        if not living:
+            raise UnavailableError("the model's process is being replaced; try again", "loading")
+        peer = min(living, key=lambda peer: len(peer.inflow))
+        return peer.talk(next(self._ids), messages, envelope(invocation, headers=True))
 
     def defunct(self) -> str | None:
         """See ``Backend``: what may have to be replaced are other processes."""
@@ -178,7 +192,7 @@ class Remote:
         offset, size, payload = self._store(body)
         message = (
             *(wire.RUN, next(self._ids), False, form, offset, size, payload),
-            envelope(invocation, hello),
+            envelope(invocation, headers=not hello.plain),
         )
         invocation.body = b""
         self._send(Pending(invocation, message, offset, size))
@@ -214,7 +228,7 @@ class Remote:
         for pending, message in answers:
             self._free(pending)
             if message[0] == wire.STREAM:
-                stream = peer.inflow.open(pending.identifier)
+                stream = peer.inflow.answer(pending.identifier)
                 pairs.append((pending.invocation, Response(200, stream=stream)))
                 continue
             _, _, status, kind, headers, array, offset, size, payload = message
@@ -289,9 +303,8 @@ class Remote:
         if self._driver is None:
             return
         self._driver.later(TICK_S, self._tick)
+        self._greeted()
         for peer in self._peers:
-            if peer.hello is not None:
-                self._hello = peer.hello
             peer.sweep()
         cause = self._cause()
         if cause is not None:

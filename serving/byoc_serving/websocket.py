@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from byoc_serving.conversation import CLOSE, GOING_AWAY, NORMAL, TEXT, Messages
-from byoc_serving.errors import RequestError
+from byoc_serving.conversation import CLOSE, FAILED, GOING_AWAY, NORMAL, TEXT, Messages
+from byoc_serving.errors import RequestError, UnavailableError
 from byoc_serving.relay import call_soon, start_message
 
 if TYPE_CHECKING:
@@ -48,15 +48,35 @@ class WebSockets:
         reading = asyncio.ensure_future(_read(receive, messages))
         reading.add_done_callback(lambda _: news.set())
         loop = asyncio.get_running_loop()
+        stream.listen(lambda: call_soon(loop, news.set))
         try:
+            refusal = await self._head(stream, news, reading)
+            if refusal is not None:
+                await _refuse(send, refusal)
+                return
             await send({"type": "websocket.accept"})
-            stream.listen(lambda: call_soon(loop, news.set))
+            news.set()
             await self._write(stream, news, reading, send)
         finally:
             self._open.discard(news)
             reading.cancel()
             messages.end()
             stream.cancel()
+
+    async def _head(
+        self, stream: Stream[Response], news: asyncio.Event, reading: asyncio.Future[None]
+    ) -> Response | None:
+        """Wait until the conversation has begun; what to answer instead when it does not.
+
+        The model may be in another process, which alone can tell.
+        """
+        while stream.head is None and not reading.done():
+            if self._stopping:
+                return self._service.refusal(UnavailableError("the server stops", "stopping"))
+            await news.wait()
+            news.clear()
+        head = stream.head
+        return head if head is not None and stream.whole else None
 
     async def _write(
         self,
@@ -82,7 +102,9 @@ class WebSockets:
             if reading.done():
                 return
             if stream.ended:
-                await _close(send, NORMAL, "")
+                # Whoever fails in words has closed with them.
+                lost = (FAILED, "the model's process was lost")
+                await _close(send, *(lost if stream.broken else (NORMAL, "")))
                 return
         await _close(send, GOING_AWAY, "the server stops")
 

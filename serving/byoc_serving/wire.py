@@ -13,16 +13,19 @@ body travels as a bytes object inside, or in the arena.
         (FREE, offset, size)              an answer's block has been read
         (CANCEL, id)                      nobody waits for this answer, or reads this stream
         (PAUSE, id) (RESUME, id)          of a stream whose client is slow
+        (TALK, id, envelope)              a bidirectional stream begins; its answer is a stream
+        (SAY, id, message) (HUSH, id)     what its client says, and that it has closed
     model process → front
-        (HELLO, incarnation, decodes, plain, origin, device)
+        (HELLO, incarnation, decodes, plain, origin, device, paths)
         (DONE, id, status, content_type, headers, array, offset, size, payload)
         (STREAM, id)                      in place of DONE; then, when they are there:
         (HEAD, id, status, content_type, headers, body, whole)
         (CHUNKS, id, chunks)
         (END, id, broken)
+        (TAKEN, id, messages, size)       the handler has taken so much of what was said
 
 ``decodes``: no function of the user's wants bodies, so the front decodes them; ``plain``: none sees
-requests at all, so ``headers`` may be left out.
+requests at all, so ``headers`` may be left out; ``paths``: where WebSockets are taken.
 ``envelope`` is ``carriage.envelope``'s.
 ``array`` is ``(dtype, shape)`` when the bytes are an array's, else None. ``payload`` holds the
 bytes themselves when ``offset`` is -1.
@@ -35,6 +38,7 @@ import struct
 from typing import Any
 
 HELLO, RUN, FREE, CANCEL, PAUSE, RESUME, DONE, STREAM, HEAD, CHUNKS, END = range(11)
+TALK, SAY, HUSH, TAKEN = range(11, 15)
 #: Answers up to this size travel inside the message.
 INLINE_BYTES = 16 * 1024
 

@@ -73,6 +73,19 @@ def test_the_overload_reports_each_step(cache: Path) -> None:
     assert step["ping"]["bad"] == 0
 
 
+def test_a_crowd_is_there_and_harms_nobody(cache: Path) -> None:
+    done = run(
+        *("benchmarks.crowded", "--seconds", "3", "--maximum-seconds", "1", "--share", "0.1"),
+        *("--connections", "500", "--workers", "1", "--cache", str(cache)),
+    )
+    content = json.loads((cache / "crowded.json").read_text())
+    assert set(content["ordinary"]["outcomes"]) == {"200"}, done.stdout + done.stderr
+    assert content["ping"]["bad"] == 0
+    assert content["crowd"]["there"] >= 500
+    assert content["crowd"]["cut_off"]["half-closed"] > 0
+    assert set(content["rss_before_mib"]) <= set(content["rss_during_mib"])
+
+
 def test_a_stop_under_load_loses_nothing(cache: Path) -> None:
     done = run(
         *("benchmarks.restarts", "stop", "--times", "1", "--connections", "4"),

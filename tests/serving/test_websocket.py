@@ -148,9 +148,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def server(root: Path, serve_command: list[str], server_class: Any) -> Iterator[Server]:
-    environ = {"BYOC_WEBSOCKET_MESSAGE_BYTES": str(4 * MIB), "BYOC_MAX_STREAMS": "24"}
+@pytest.fixture(scope="module", params=["inline", "isolated"])
+def server(
+    root: Path, serve_command: list[str], server_class: Any, request: Any
+) -> Iterator[Server]:
+    environ = {
+        "BYOC_TOPOLOGY": request.param,
+        "BYOC_WEBSOCKET_MESSAGE_BYTES": str(4 * MIB),
+        "BYOC_MAX_STREAMS": "24",
+    }
     server = server_class(root, environ, serve_command)
     try:
         yield server.wait_ready()
@@ -330,8 +336,9 @@ def test_other_handshakes_are_refused(connect, path, headers, status):
 
 
 @pytest.mark.contract(90)
-def test_a_stop_closes_with_1001(start, root):
-    server = start(root).wait_ready()
+@pytest.mark.parametrize("topology", ["inline", "isolated"])
+def test_a_stop_closes_with_1001(start, root, topology):
+    server = start(root, BYOC_TOPOLOGY=topology).wait_ready()
     with contextlib.closing(Client(server)) as client:
         client.send(TEXT, "echo")
         client.send(TEXT, "there")
