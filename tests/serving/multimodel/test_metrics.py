@@ -61,7 +61,7 @@ def test_page_shows_models_their_requests_and_their_processes(own_models):
     assert page["byoc_model_unloads_total"] == 0
     # Only the first two have lines of their own.
     assert page["byoc_models_unlisted"] == 1
-    assert not any("third" in key or "unknown" in key for key in page)
+    assert not any("model=third" in key or "unknown" in key for key in page)
     assert page["byoc_model_requests_total{model=second,outcome=ok}"] == 3
     errors = sum(
         page.get(f"byoc_model_requests_total{{model=second,outcome={kind}}}", 0)
@@ -89,7 +89,7 @@ def test_page_shows_models_their_requests_and_their_processes(own_models):
     assert models.delete("second").status == 200
     page = samples(models)
     assert page["byoc_model_unloads_total"] == 1
-    assert not any("second" in key for key in page)
+    assert not any("model=second" in key for key in page)
     # Its place is the next one's.
     assert page["byoc_model_requests_total{model=third,outcome=ok}"] == 1
     assert page["byoc_models_unlisted"] == 0
