@@ -110,6 +110,11 @@ class Distribution:
         names = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))
 
+    def plus(self, other: Distribution) -> Distribution:
+        """Both together; the bounds are the same."""
+        counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        return Distribution(self.bounds, counts, self.total + other.total)
+
     def minus(self, before: Distribution) -> Distribution:
         """What has been counted since."""
         counts = [now - then for now, then in zip(self.counts, before.counts, strict=True)]

@@ -33,7 +33,8 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def run(identifier: int) -> wire.Message:
-    enclosed: tuple[Any, ...] = ("application/json", "", "", f"id-{identifier}", float("inf"), [], None)
+    deadline = float("inf")
+    enclosed: tuple[Any, ...] = ("application/json", "", "", f"id-{identifier}", deadline, [], None)
     return (wire.RUN, identifier, False, None, -1, 2, b"[]", enclosed)
 
 

@@ -12,8 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.multimodel.memory import usage
-from byoc_serving.multimodel.model import State
 from byoc_serving.multimodel.registry import FAILED, INSUFFICIENT_MEMORY, LOADED
+from byoc_serving.multimodel.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import time
 from functools import partial
@@ -19,9 +18,11 @@ from byoc_serving.errors import (
     UnknownModelError,
 )
 from byoc_serving.exchange import error_response, one_line
+from byoc_serving.exposition import forget_handlers_gauges
 from byoc_serving.multimodel import memory
 from byoc_serving.multimodel.calls import Calls
 from byoc_serving.multimodel.endings import describe, hung, lost, lost_while_loading
+from byoc_serving.multimodel.state import State
 from byoc_serving.multimodel.tally import Tally
 from byoc_serving.multimodel.wire import Kind
 from byoc_serving.running import End
@@ -47,15 +48,6 @@ MAX_PAUSE_S = 60.0
 PATIENCE_S = 2.0
 #: A model that has run this long has recovered.
 RECOVERED_S = 60.0
-
-
-class State(enum.Enum):
-    """Where a model is in its life."""
-
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    UNLOADING = "unloading"
 
 
 class Model:
@@ -147,6 +139,8 @@ class Model:
             frame = channel.loaded.result()
             facts: dict[str, Any] = orjson.loads(frame.meta)
             if frame.kind == Kind.LOADED:
+                # Whoever unloads it has ended the process, or is about to.
+                self._check_unloading()
                 return facts
             await self._nursery.stop(channel)
             self._check_unloading()
@@ -215,6 +209,7 @@ class Model:
 
     def _crashed(self, code: int | None, left: Left) -> None:
         self.tally.restarted()
+        forget_handlers_gauges(self.pid)
         self.state = State.RESTARTING
         if time.monotonic() - self._since > RECOVERED_S:
             self._crashes = 0

@@ -17,10 +17,12 @@ from byoc_serving.errors import (
     RequestError,
     UnknownModelError,
 )
+from byoc_serving.exposition import forget_handlers_gauges
 from byoc_serving.machine import tree_bytes
 from byoc_serving.multimodel.location import LoadRequest, folder_of
 from byoc_serving.multimodel.memory import Budget, mib
-from byoc_serving.multimodel.model import Model, State
+from byoc_serving.multimodel.model import Model
+from byoc_serving.multimodel.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +171,7 @@ class Registry:
         self._budget.free(model.name)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(shutil.rmtree, model.spec["workspace"], ignore_errors=True)
+        forget_handlers_gauges(model.pid)
         del self._models[model.name]
         self._write_journal()
         model.gone.set()
