@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TextIO
 
-    from byoc_serving.meter import Distribution, Ledger
+    from byoc_serving.meter import Distribution, Histogram, Ledger
     from byoc_serving.table import Table
 
 #: The specification's limit for one metric of one document.
 VALUES = 100
 #: Distributions are given in milliseconds.
 _TIMES = {
-    "RequestLatency": meter.DURATION[meter.INVOCATIONS],
-    "QueueWait": meter.QUEUE_WAIT,
-    "PredictDuration": meter.FORWARD,
+    "RequestLatency": tuple(meter.DURATION[route] for route in meter.INVOKED),
+    "QueueWait": (meter.QUEUE_WAIT,),
+    "PredictDuration": (meter.FORWARD,),
 }
+
+_INVOKED = {meter.ROUTES[route] for route in meter.INVOKED}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Snapshot:
         """Answered invocations by status class: 2, 4, 5."""
         classes: dict[int, float] = {}
         for route, status, count in meter.responses(self.numbers):
-            if route == meter.ROUTES[meter.INVOCATIONS]:
+            if route in _INVOKED:
                 classes[status // 100] = classes.get(status // 100, 0.0) + count
         return classes
 
@@ -111,8 +113,8 @@ class Emitter:
                 after.numbers[meter.RESTARTS] - before.numbers[meter.RESTARTS],
             ),
         }
-        for name, place in _TIMES.items():
-            times = place.read(after.numbers).minus(place.read(before.numbers))
+        for name, places in _TIMES.items():
+            times = _sum(places, after).minus(_sum(places, before))
             if times.count:
                 values[name] = ("Milliseconds", [round(s * 1e3, 3) for s in spread(times)])
         sizes = meter.BATCH.read(after.numbers).minus(meter.BATCH.read(before.numbers))
@@ -129,6 +131,14 @@ class Emitter:
             **self._dimensions,
             **{name: value for name, (_, value) in values.items()},
         }
+
+
+def _sum(places: tuple[Histogram, ...], moment: Snapshot) -> Distribution:
+    distributions = [place.read(moment.numbers) for place in places]
+    total = distributions[0]
+    for distribution in distributions[1:]:
+        total = total.plus(distribution)
+    return total
 
 
 def spread(times: Distribution) -> list[float]:

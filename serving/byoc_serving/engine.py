@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from byoc_serving.batch_observer import BatchObserver
     from byoc_serving.conversation import Messages
     from byoc_serving.handler import Handler
-    from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
     from byoc_serving.streaming import Stream
 
@@ -58,7 +58,7 @@ class Engine:
         gpu: str | None = None,
         on_phase: Callable[[str], None] = lambda _: None,
         encode: Callable[[Any, str], Any] | None = None,
-        observer: Observer | None = None,
+        observer: BatchObserver | None = None,
     ) -> None:
         self._settings = settings
         self._workspace = workspace

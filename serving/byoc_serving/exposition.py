@@ -20,7 +20,7 @@ from byoc_serving.exchange import Response, error_response, no_route, request_id
 from byoc_serving.table import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from byoc_serving.meter import Distribution, Ledger
     from byoc_serving.table import Table
@@ -65,9 +65,17 @@ class Collector:
         ledger: what was counted.
         table: the processes and their states.
         facts: labels of ``byoc_build_info``.
+        more: further families.
     """
 
-    def __init__(self, ledger: Ledger, table: Table, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        table: Table,
+        facts: Mapping[str, str],
+        more: Callable[[], Iterator[Any]] = lambda: iter(()),
+    ) -> None:
+        self._more = more
         self._ledger = ledger
         self._table = table
         self._facts = {
@@ -149,6 +157,7 @@ class Collector:
             numbers[meter.RESTARTS],
         )
         yield from self._processes()
+        yield from self._more()
         age = time.monotonic() - self._table.started
         yield gauge(
             "byoc_start_time_seconds", "When the server started, Unix time.", time.time() - age

@@ -112,8 +112,7 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         """A worker's service, in the worker's process."""
         slot: int = worker.slot
         if self.settings.multi_model:
-            fleet = Fleet(self.settings, self.machine, self.workspace, lambda: self.table.stopping)
-            return Service(self.settings, self.table, slot, fleet, observer=self.observer(slot))
+            return self._make_models_service(slot)
         gpus = self.machine.gpus
         gpu = gpus[slot % len(gpus)] if gpus else None
         observer = self.observer(slot)
@@ -127,6 +126,16 @@ class Application(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         backend = Inline(engine, self.settings.forward_timeout_s)
         service = Service(self.settings, self.table, slot, backend, *self.make_stores(), observer)
         service.workspace = self.workspace
+        return service
+
+    def _make_models_service(self, slot: int) -> Service:
+        observer, settings = self.observer(slot), self.settings
+        if observer is not None:
+            observer.begin_traces()
+        stopping = lambda: self.table.stopping  # noqa: E731 - one line, one use
+        fleet = Fleet(settings, self.machine, self.workspace, stopping, observer)
+        service = Service(settings, self.table, slot, fleet, *self.make_stores(), observer)
+        service.more_metrics = fleet.metrics
         return service
 
     def make_stores(self) -> tuple[Sessions, Spooling]:

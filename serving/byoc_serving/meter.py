@@ -29,6 +29,8 @@ ROUTES: Final = (
 _NUMBER: Final = {route: number for number, route in enumerate(ROUTES)}
 _OTHER: Final = len(ROUTES) - 1
 INVOCATIONS: Final = 0
+#: Where a model is asked: the second route on a multi-model endpoint.
+INVOKED: Final = (INVOCATIONS, ROUTES.index("/models/{name}/invoke"))
 
 _LEAST_STATUS, _STATUSES = 100, 500
 
@@ -107,6 +109,11 @@ class Distribution:
         """Prometheus' buckets: the bound as text, how many values are not above it."""
         names = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))
+
+    def plus(self, other: Distribution) -> Distribution:
+        """Both together; the bounds are the same."""
+        counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]
+        return Distribution(self.bounds, counts, self.total + other.total)
 
     def minus(self, before: Distribution) -> Distribution:
         """What has been counted since."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from byoc_serving import wire
 from byoc_serving.carriage import unpack
 from byoc_serving.conversation import Messages
+from byoc_serving.deadline import ABANDONED
 from byoc_serving.errors import RequestError
 from byoc_serving.exchange import error_response
 from byoc_serving.link import Link
@@ -87,6 +88,8 @@ class ModelProcess:
         self._waiting: deque[tuple[_Front, wire.Message]] = deque()
         self._fronts: set[_Front] = set()
         self._outflow = Outflow()
+        #: Of what waits: nobody waits for the answers.
+        self._abandoned: set[tuple[_Front, int]] = set()
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Answer until it is over; the model is loaded.
@@ -154,8 +157,8 @@ class ModelProcess:
                 front.region = self._place.arena.answers(front.seat, self._place.peer)
             elif message[0] == wire.TALK:
                 self._talk(front, message[1], unpack(None, b"", message[2]))
-            else:
-                self._outflow.control(front, message)
+            elif not self._outflow.control(front, message) and message[0] == wire.CANCEL:
+                self._abandoned.add((front, message[1]))
         if not front.open:
             self._selector.unregister(front.link.socket)
             front.link.close()
@@ -191,10 +194,16 @@ class ModelProcess:
             if alone and batch:
                 break
             self._waiting.popleft()
+            if self._abandoned and (front, message[1]) in self._abandoned:
+                self._answer(front, message[1], ABANDONED)
+                self._flush(front)
+                continue
             if front.open:
                 batch.append((front, message))
             if alone:
                 break
+        if not self._waiting:
+            self._abandoned.clear()
         return batch
 
     def _run(self, batch: list[tuple[_Front, wire.Message]]) -> None:

@@ -55,6 +55,28 @@ class Observer:
                 if invocation.queued_at:
                     meter.QUEUE_WAIT.observe(row, began - invocation.queued_at)
 
+    def reported(self, invocation: Invocation, batch: Batch, *, first: bool) -> None:
+        """Another process has answered a request.
+
+        Args:
+            invocation: the request, which this process queued.
+            batch: what it was answered in.
+            first: of the answers of this batch.
+        """
+        row = self._row
+        invocation.batch = batch
+        with self._lock:
+            if first:
+                meter.BATCH.observe(row, batch.requests)
+                meter.FORWARD.observe(row, batch.forward_s)
+            if invocation.queued_at:
+                meter.QUEUE_WAIT.observe(row, batch.began - invocation.queued_at)
+
+    def restarted(self) -> None:
+        """A process of this one's has ended on its own and is replaced."""
+        with self._lock:
+            self._row[meter.RESTARTS] += 1
+
     def invoked(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """An invocation has arrived; call before it is admitted."""
         exchange.headers = headers
@@ -80,7 +102,7 @@ class Observer:
         with self._lock:
             meter.count_response(row, route, exchange.status)
             meter.DURATION[route].observe(row, seconds)
-            if route == meter.INVOCATIONS:
+            if route in meter.INVOKED:
                 if exchange.invocation is not None:
                     meter.RECEIVED.observe(row, exchange.invocation.size_bytes)
                 meter.SENT.observe(row, exchange.sent_bytes)

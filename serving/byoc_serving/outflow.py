@@ -115,21 +115,26 @@ class Outflow:
             flow.told_messages, flow.told_bytes = taken, size
             flow.link.queue((wire.TAKEN, identifier, *more))
 
-    def control(self, front: Hashable, message: wire.Message) -> None:
-        """A front cancels, pauses or resumes a stream, or hands on what its client says."""
+    def control(self, front: Hashable, message: wire.Message) -> bool:
+        """A front cancels, pauses or resumes a stream, or hands on what its client says.
+
+        Returns:
+            False when there is no such stream.
+        """
         key = (front, message[1])
         flow = self._flows.get(key)
         if flow is None:
-            return
+            return False
         if message[0] in {wire.SAY, wire.HUSH}:
             if flow.messages is not None:
                 flow.messages.end() if message[0] == wire.HUSH else flow.messages.put(message[2])
-            return
+            return True
         if message[0] == wire.CANCEL:
             flow.stream.cancel()
         else:
             flow.paused = message[0] == wire.PAUSE
         self._tell(key)
+        return True
 
     def drop(self, front: Hashable) -> None:
         """A front is gone: nobody reads its streams."""

@@ -41,6 +41,12 @@ class Pending:
     crashes: int = 0
 
     @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        future = self.invocation.future
+        return future is not None and bool(future.cancelled())
+
+    @property
     def identifier(self) -> int:
         """Its number in the messages."""
         number: int = self.message[1]
@@ -143,6 +149,16 @@ class Peer:
         if link is not None:
             link.queue(message)
             self._flush_soon()
+
+    def sweep(self) -> None:
+        """Tell the process of requests whose clients have left; it answers them without a run."""
+        if self._link is None:
+            return
+        with self._lock:
+            left = [p.identifier for p in self.pending.values() if p.abandoned]
+        for identifier in left:
+            # Again each time: it may be another process than the last time.
+            self._control((wire.CANCEL, identifier))
 
     def take_all(self) -> list[Pending]:
         """All requests, which are no longer this peer's."""

@@ -299,11 +299,13 @@ class Remote:
         return None
 
     def _tick(self) -> None:
-        """Answer what waits for a process that will not come."""
+        """Tell of clients that have left; answer what waits for a process that will not come."""
         if self._driver is None:
             return
         self._driver.later(TICK_S, self._tick)
         self._greeted()
+        for peer in self._peers:
+            peer.sweep()
         cause = self._cause()
         if cause is not None:
             error = UnavailableError(cause, "failed")

@@ -46,15 +46,21 @@ class Left:
     count: int = 0
 
 
+def running_bytes(peers: int) -> int:
+    """Memory that a table needs; pages that nobody writes to take none."""
+    return peers * 2 * _PAGE_BYTES
+
+
 class Running:
     """The table of what runs.
 
     Args:
         peers: model processes.
+        descriptor: memory of ``running_bytes`` to share by passing it on; -1: forks share it.
     """
 
-    def __init__(self, peers: int) -> None:
-        self._memory = mmap.mmap(-1, peers * 2 * _PAGE_BYTES)
+    def __init__(self, peers: int, descriptor: int = -1) -> None:
+        self._memory = mmap.mmap(descriptor, running_bytes(peers))
 
     def _offset(self, peer: int, incarnation: int) -> int:
         return (peer * 2 + incarnation % 2) * _PAGE_BYTES

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byoc_serving import health
 from byoc_serving.backend import Delivery, settle
@@ -28,7 +28,7 @@ from byoc_serving.settings import MOST_BODY_BYTES
 if TYPE_CHECKING:
     import asyncio
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from byoc_serving.backend import Backend
@@ -81,6 +81,8 @@ class Service:
         self.observer = observer
         #: Where the description of the loaded model is; set by who makes it.
         self.workspace: Path | None = None
+        #: Of the backend's own, for ``/metrics``; set by who makes it.
+        self.more_metrics: Callable[[], Iterator[Any]] = lambda: iter(())
         self._deliver: Callable[[Delivery], None] = settle
         self._leaving = False
         #: Called when requests have been answered, in any thread.
@@ -260,7 +262,7 @@ class Service:
         if self.observer is None or not self.settings.metrics:
             return None
         facts = {"device": self.backend.device, "front": self.settings.front}
-        return Collector(self.observer.ledger, self.table, facts)
+        return Collector(self.observer.ledger, self.table, facts, self.more_metrics)
 
     def document(self, method: str) -> Response:
         """``/openapi.json``."""

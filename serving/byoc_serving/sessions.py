@@ -6,12 +6,14 @@ JSON body ``{"requestType": "NEW_SESSION"}``, and names it in the same header af
 is answered here; every other request goes to the handler, which finds ``context.session``.
 
 All workers share the sessions: each is a file with its end and a file with its state. The first is
-locked while a request of the session runs, so those of one session run one after the other.
+locked while a request of the session runs, so those of one session run one after the other. Of
+several models each has sessions of its own; they outlive its unloading, of which no client knows.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -102,7 +104,7 @@ class Sessions:
         wish = message.get("requestType")
         identifier = invocation.session_id.strip()
         if identifier == NEW or (wish == NEW and not identifier):
-            session = self._open()
+            session = self._open(invocation.model)
             if wish == NEW and len(message) == 1:
                 text = {"sessionId": session.identifier, "expires": session.expires}
                 return Response(200, json.dumps(text).encode(), headers=session.headers())
@@ -111,7 +113,7 @@ class Sessions:
             return None
         if not identifier and wish != CLOSE:
             return None
-        path = self._find(identifier)
+        path = self._find(identifier, invocation.model)
         self._lock(invocation, path)
         if wish == CLOSE:
             self._remove(path)
@@ -128,7 +130,7 @@ class Sessions:
             self._remove(self._directory / session.identifier)
         self._unlock(invocation)
 
-    def _open(self) -> Session:
+    def _open(self, model: str) -> Session:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         held = [path for path in self._directory.iterdir() if not path.suffix]
         if len(held) >= self._most:
@@ -142,12 +144,12 @@ class Sessions:
         identifier = secrets.token_hex(_OUR_ID_LENGTH // 2)
         path = self._directory / identifier
         fresh = path.with_suffix(".new")
-        fresh.write_text(repr(time.monotonic() + self._ttl_s))
+        fresh.write_text(f"{time.monotonic() + self._ttl_s!r} {_owner(model)}")
         fresh.replace(path)
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self._ttl_s))
         return Session(identifier, path.with_suffix(".state"), expires, is_new=True)
 
-    def _find(self, identifier: str) -> Path:
+    def _find(self, identifier: str, model: str) -> Path:
         if len(identifier) > 256 or not _ID.fullmatch(identifier):
             raise BadSessionError(
                 f"{identifier[:64]!r} is no session id; send the X-Amzn-SageMaker-Session-Id that "
@@ -155,22 +157,23 @@ class Sessions:
             )
         path = self._directory / identifier
         # Longer than any of ours: no name for a file either.
-        if len(identifier) > _OUR_ID_LENGTH or self._expired(path):
+        if len(identifier) > _OUR_ID_LENGTH or self._expired(path, _owner(model)):
             raise UnknownSessionError(
                 f"there is no session {identifier[:64]}: it was never opened, was closed, or has "
                 f"expired; open one with X-Amzn-SageMaker-Session-Id: {NEW}"
             )
         return path
 
-    def _expired(self, path: Path) -> bool:
-        """Whether a session is over; its files go then."""
+    def _expired(self, path: Path, owner: str | None = None) -> bool:
+        """Whether a session is over, or another model's; its files go when it is over."""
         try:
-            expired = time.monotonic() >= float(path.read_text())
+            end, _, found = path.read_text().partition(" ")
         except FileNotFoundError:
             return True
-        if expired:
+        if time.monotonic() >= float(end):
             self._remove(path)
-        return expired
+            return True
+        return owner not in (None, found)
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -198,6 +201,11 @@ class Sessions:
         descriptor = self._locks.pop(id(invocation), None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _owner(model: str) -> str:
+    """Whose a session is: names are opaque, and some are longer than a line should be."""
+    return hashlib.sha256(model.encode("utf-8", "surrogateescape")).hexdigest() if model else ""
 
 
 def _control(invocation: Invocation) -> dict[str, Any]:

@@ -133,6 +133,8 @@ class Settings:
         access_log: ``off``; ``on``: one line a request; ``all``: pings and scrapes as well
             (``BYOC_ACCESS_LOG``).
         metrics: whether ``/metrics`` is there (``BYOC_METRICS``).
+        metrics_models: models of a multi-model server that have lines of their own there
+            (``BYOC_METRICS_MODELS``).
         emf: whether CloudWatch's embedded metrics are written (``BYOC_EMF``).
         emf_namespace: their namespace (``BYOC_EMF_NAMESPACE``).
         emf_dimensions: their dimensions, names and values (``BYOC_EMF_DIMENSIONS``, such as
@@ -187,6 +189,7 @@ class Settings:
     model_path: Path | None = None
     access_log: str = "off"
     metrics: bool = True
+    metrics_models: int = 100
     emf: bool = False
     emf_namespace: str = "sagemaker-byoc"
     emf_dimensions: tuple[tuple[str, str], ...] = (("ServiceName", "sagemaker-byoc"),)
@@ -290,6 +293,7 @@ class Settings:
             unload_grace_s=float(read.integer("BYOC_UNLOAD_GRACE_SECONDS", 60, 0, 3600)),
             access_log=read.access_log("BYOC_ACCESS_LOG"),
             metrics=read.flag("BYOC_METRICS", default=True),
+            metrics_models=read.integer("BYOC_METRICS_MODELS", cls.metrics_models, 0, 100_000),
             emf=read.flag("BYOC_EMF"),
             emf_namespace=read.namespace("BYOC_EMF_NAMESPACE") or cls.emf_namespace,
             emf_dimensions=read.dimensions("BYOC_EMF_DIMENSIONS") or cls.emf_dimensions,

@@ -44,6 +44,35 @@ class Spooling:
         return min(size_bytes, self.threshold_bytes)
 
 
+class FileBody(mmap.mmap):
+    """A body in a file, as bytes; processes of the same user may open it by its ``address``."""
+
+    _descriptor = -1
+
+    @classmethod
+    def of(cls, descriptor: int) -> FileBody:
+        """The content of an open file, which may be closed afterwards."""
+        body = cls(descriptor, 0, access=mmap.ACCESS_READ)
+        body._descriptor = os.dup(descriptor)
+        return body
+
+    @property
+    def address(self) -> str:
+        """Where the file can be opened until ``close``; it has no other name."""
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """Give the file up.
+
+        Raises:
+            BufferError: somebody still has a view of the bytes, and keeps them.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        super().close()
+
+
 class Spool:
     """One body.
 
@@ -99,7 +128,7 @@ class Spool:
         self.flush()
         try:
             with self._file:
-                return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+                return FileBody.of(self._file.fileno())
         except OSError as error:
             self._raise(error)
 

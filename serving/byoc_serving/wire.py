@@ -11,7 +11,7 @@ body travels as a bytes object inside, or in the arena.
         (HELLO, seat)
         (RUN, id, alone, array, offset, size, payload, envelope)
         (FREE, offset, size)              an answer's block has been read
-        (CANCEL, id)                      nobody reads this stream any more
+        (CANCEL, id)                      nobody waits for this answer, or reads this stream
         (PAUSE, id) (RESUME, id)          of a stream whose client is slow
         (TALK, id, envelope)              a bidirectional stream begins; its answer is a stream
         (SAY, id, message) (HUSH, id)     what its client says, and that it has closed

@@ -194,15 +194,18 @@ class WsgiWorker(PatientThreadWorker):
 
     def load_wsgi(self) -> None:
         """Make the application; the model comes later."""
-        from byoc_serving.app import create_app  # noqa: PLC0415 - the ASGI front delays it
-
         self.service = self.app.make_service(self)
-        wsgi = create_app(self.service).wsgi_app
+        wsgi = self._flask().wsgi_app
         if self.service.observer is not None:
             wsgi = Watched(wsgi, self.service.observer)
         # Outermost: it needs gunicorn's own start_response.
         self.wsgi = announce_close(wsgi)
         self._stopped = False
+
+    def _flask(self) -> Any:
+        from byoc_serving.app import create_app  # noqa: PLC0415 - the ASGI front delays it
+
+        return create_app(self.service)
 
     def init_signals(self) -> None:
         """SIGINT reaches the whole terminal's group; it means the same as SIGTERM here."""

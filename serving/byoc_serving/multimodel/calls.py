@@ -6,12 +6,15 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byoc_serving.batcher import Admission
-from byoc_serving.exchange import Response, error_response
+from byoc_serving.deadline import ABANDONED
+from byoc_serving.exchange import CLIENT_LEFT, Response, error_response
+from byoc_serving.multimodel.parcel import pack
 from byoc_serving.multimodel.wire import Frame, Kind, head
 from byoc_serving.relay import call_soon
+from byoc_serving.running import End, Left
 from byoc_serving.streaming import Stream, StreamCancelledError
 
 if TYPE_CHECKING:
@@ -21,17 +24,24 @@ if TYPE_CHECKING:
     from byoc_serving.errors import RequestError
     from byoc_serving.exchange import Invocation
     from byoc_serving.multimodel.channel import Channel
+    from byoc_serving.multimodel.tally import Tally
     from byoc_serving.settings import Settings
 
 
 @dataclass
 class Call:
-    """A request inside: ``deaths`` counts the processes that ended while they held it."""
+    """A request inside.
+
+    Attributes:
+        deaths: processes that ended while they ran it.
+        abandoned: its client has left, and the process knows.
+    """
 
     invocation: Invocation
     start: bytes
     body: bytes
     deaths: int = 0
+    abandoned: bool = False
     stream: Stream[Response] | None = None
     paused: bool = False
 
@@ -39,15 +49,20 @@ class Call:
 class Calls:
     """Sends requests to the model's process and hands its answers on; all on one loop.
 
-    A process that dies held some requests: they are sent to the next one again, first and one by
-    one, so that the one that kills again fails alone. Streams that have begun break off.
+    What a process was running when it died is sent to the next one again, first and one by one, so
+    that the one that kills again fails alone; what it had not looked at is sent as if nothing had
+    happened. Streams that have begun break off.
 
     Args:
         settings: the server's.
         deliver: gets answered requests.
+        tally: counts them.
     """
 
-    def __init__(self, settings: Settings, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, settings: Settings, deliver: Callable[[Delivery], None], tally: Tally
+    ) -> None:
+        self._tally = tally
         self.admission = Admission(settings.queue_requests, settings.queue_bytes)
         #: Set while nothing is inside.
         self.idle = asyncio.Event()
@@ -63,20 +78,34 @@ class Calls:
 
     def add(self, invocation: Invocation) -> None:
         """Send a request, or keep it until there is a process; ``admission`` has let it in."""
-        import orjson  # noqa: PLC0415 - checked by main before anything else loads
-
         self._numbers += 1
         number = self._numbers
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in invocation.headers]
-        # One clock for all processes of the machine; no deadline is infinite, in JSON null.
-        facts = {"id": invocation.request_id, "deadline": invocation.deadline}
-        meta = orjson.dumps({"headers": headers, **facts})
-        # Without spooling a body is in memory already, and then this copies nothing.
-        body = bytes(invocation.body)
+        meta, body = pack(invocation)
         self._inside[number] = Call(invocation, head(Kind.INVOKE, number, meta, len(body)), body)
         self.idle.clear()
         self._unsent.append(number)
         self._pump()
+
+    def __len__(self) -> int:
+        """How many requests are inside."""
+        return len(self._inside)
+
+    def sweep(self) -> None:
+        """Look for requests whose clients have left: the process need not run them."""
+        left = [
+            number
+            for number, call in self._inside.items()
+            if call.stream is None and not call.abandoned and call.invocation.future.cancelled()
+        ]
+        for number in left:
+            self._inside[number].abandoned = True
+            for waiting in (self._unsent, self._suspects):
+                if number in waiting:
+                    waiting.remove(number)
+                    self._give(number, ABANDONED)
+            # It answers this one like any other, and so gives its place free.
+            self._say(Kind.CANCEL, number)
+            self._tally.answered(CLIENT_LEFT)
 
     def attach(self, channel: Channel) -> None:
         """A process takes requests from now on."""
@@ -98,24 +127,35 @@ class Calls:
             call = self._inside[self._unsent.popleft()]
             self._channel.send(call.start, call.body)
 
-    def died(self, error: Callable[[], RequestError]) -> None:
-        """The process has ended by itself.
+    def died(self, left: Left, error: Callable[[], RequestError]) -> None:
+        """The process has ended by itself, or was ended because it hung.
 
         Args:
-            error: what the request gets that was inside two of them.
+            left: what it was running.
+            error: what a request gets that is guilty: it was inside two of them, or hung alone.
         """
         self._channel = None
-        # Neither what was never sent nor what waited for its second chance can have done it.
-        innocent = {*self._unsent, *self._suspects}
-        held = [number for number in self._inside if number not in innocent]
-        self._suspect = None
-        for number in held:
-            call = self._inside[number]
-            call.deaths += 1
-            if call.stream is not None or (call.deaths > 1 and len(held) == 1):
+        waiting = {*self._unsent, *self._suspects}
+        again: list[int] = []
+        suspect, self._suspect = self._suspect, None
+        for number, call in list(self._inside.items()):
+            if call.stream is not None:
                 self._fail(number, error())
-            else:
-                self._suspects.append(number)
+            elif call.abandoned:
+                self._give(number, ABANDONED)
+            elif number in left.ids:
+                call.deaths += 1
+                alone = left.count == 1
+                if alone and (call.deaths > 1 or left.end is End.HUNG):
+                    self._fail(number, error())
+                else:
+                    self._suspects.append(number)
+            elif number == suspect:
+                self._suspects.appendleft(number)
+            elif number not in waiting:
+                # Sent, and not looked at.
+                again.append(number)
+        self._unsent.extendleft(reversed(again))
 
     def fail_all(self, error: RequestError) -> None:
         """Answer everything that is inside with an error."""
@@ -126,10 +166,15 @@ class Calls:
             self._fail(number, error)
 
     def _fail(self, number: int, error: RequestError) -> None:
-        call = self._leave(number)
+        call = self._inside.get(number)
+        if call is not None:
+            self._give(number, error_response(error, call.invocation.request_id))
+
+    def _give(self, number: int, response: Response) -> None:
+        """Answer a request without its process."""
+        call = self._leave(number, response.status)
         if call is None:
             return
-        response = error_response(error, call.invocation.request_id)
         if call.stream is None:
             self._deliver([(call.invocation, response)])
         elif call.stream.head is None:
@@ -137,13 +182,15 @@ class Calls:
         else:
             call.stream.fail()
 
-    def _leave(self, number: int) -> Call | None:
+    def _leave(self, number: int, status: int) -> Call | None:
         """A request is done, in whatever way."""
         call = self._inside.pop(number, None)
         if number == self._suspect:
             self._suspect = None
         if call is not None:
             self.admission.leave(call.invocation.size_bytes)
+            if not call.abandoned:
+                self._tally.answered(status)
         if not self._inside:
             self.idle.set()
         return call
@@ -153,13 +200,15 @@ class Calls:
         pairs: Delivery = []
         for frame in frames:
             if frame.kind == Kind.ANSWER:
-                call = self._leave(frame.number)
+                response, meta = _response(frame)
+                call = self._leave(frame.number, response.status)
                 if call is None:
                     continue
+                self._tally.reported(call.invocation, meta)
                 if call.stream is None:
-                    pairs.append((call.invocation, _response(frame)))
+                    pairs.append((call.invocation, response))
                 else:
-                    call.stream.answer(_response(frame))
+                    call.stream.answer(response)
             elif frame.number in self._inside:
                 self._part(frame, self._inside[frame.number])
         if pairs:
@@ -169,14 +218,17 @@ class Calls:
 
     def _part(self, frame: Frame, call: Call) -> None:
         """A part of a stream."""
+        import orjson  # noqa: PLC0415 - checked by main before anything else loads
+
         if frame.kind == Kind.STREAM:
             call.stream = self._begin(frame.number)
+            self._tally.reported(call.invocation, orjson.loads(frame.meta))
             self._deliver([(call.invocation, Response(200, stream=call.stream))])
         stream = call.stream
         if stream is None:
             return
         if frame.kind == Kind.OPEN:
-            stream.open(_response(frame))
+            stream.open(_response(frame)[0])
         elif frame.kind == Kind.CHUNK:
             try:
                 stream.feed(frame.body)
@@ -187,8 +239,10 @@ class Calls:
                 call.paused = True
                 self._say(Kind.PAUSE, frame.number)
         elif frame.kind == Kind.END:
-            self._leave(frame.number)
-            if b"true" in frame.meta:
+            broken = b"true" in frame.meta
+            status = stream.head.status if stream.head is not None else 200
+            self._leave(frame.number, 500 if broken and not stream.cancelled else status)
+            if broken:
                 stream.fail()
             else:
                 stream.end()
@@ -212,9 +266,10 @@ class Calls:
             self._channel.send(head(kind, number, b""), b"")
 
 
-def _response(frame: Frame) -> Response:
+def _response(frame: Frame) -> tuple[Response, dict[str, Any]]:
+    """The response, and all that came with it."""
     import orjson  # noqa: PLC0415 - checked by main before anything else loads
 
     meta = orjson.loads(frame.meta)
     headers = tuple((name, value) for name, value in meta["headers"])
-    return Response(meta["status"], frame.body, meta["type"], headers)
+    return Response(meta["status"], frame.body, meta["type"], headers), meta

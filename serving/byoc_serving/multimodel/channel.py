@@ -10,6 +10,8 @@ from byoc_serving.multimodel.wire import Frame, Kind, Parser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from byoc_serving.running import Left, Running
+
 
 class Channel(asyncio.Protocol):
     """A model process as the front sees it.
@@ -17,6 +19,7 @@ class Channel(asyncio.Protocol):
     Attributes:
         pid: its process id.
         phase: what its loading is doing.
+        condemned: it hangs, and is being ended.
         loaded: becomes what LOADED or FAILED says; cancelled when the process ends before.
         exited: becomes the exit code when the process is gone and its memory is free: negative
             for a signal's number, None when nobody could know.
@@ -24,13 +27,19 @@ class Channel(asyncio.Protocol):
     Args:
         loop: the loop that all of this runs on.
         on_answers: gets the frames of answers that have arrived.
+        running: where the process says what it runs.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_answers: Callable[[list[Frame]], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_answers: Callable[[list[Frame]], None],
+        running: Running,
     ) -> None:
+        self._running = running
         self.pid = 0
         self.phase = "starting"
+        self.condemned = False
         self.loaded: asyncio.Future[Frame] = loop.create_future()
         self.exited: asyncio.Future[int | None] = loop.create_future()
         self._on_answers = on_answers
@@ -63,6 +72,19 @@ class Channel(asyncio.Protocol):
         self._transport.write(start)
         if body:
             self._transport.write(body)
+
+    def busy_s(self) -> float:
+        """Seconds that the process has been at its batch; 0: none runs."""
+        return self._running.busy_s(0, 0)
+
+    def condemn(self) -> None:
+        """Note that the process is ended because it hangs."""
+        self.condemned = True
+        self._running.condemn(0, 0)
+
+    def left(self) -> Left:
+        """What the process, which has ended, was running."""
+        return self._running.left(0, 0, 0)
 
     def gone(self, code: int | None) -> None:
         """The process is gone."""

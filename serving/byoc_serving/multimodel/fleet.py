@@ -18,7 +18,7 @@ from byoc_serving.multimodel.registry import Registry
 from byoc_serving.multimodel.routes import Action, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from byoc_serving.backend import Delivery
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from byoc_serving.exchange import Invocation
     from byoc_serving.machine import Machine
     from byoc_serving.multimodel.model import Model
+    from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
     from byoc_serving.streaming import Stream
 
 log = logging.getLogger("byoc_serving")
 
-#: How often a waiting load looks whether the server stops.
+#: How often models are looked at, and a waiting load looks whether the server stops.
 _LOOK_S = 0.25
 #: Longer than the zygote gives its children.
 _CLOSE_S = 4.0
@@ -48,6 +49,7 @@ class Fleet:
         machine: what it runs on.
         workspace: a writable directory that outlives a crash of this process.
         stopping: whether the server has begun to stop.
+        observer: counts for the whole server; None: nobody does.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Fleet:
         machine: Machine,
         workspace: Path,
         stopping: Callable[[], bool],
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._settings = settings
         self._machine = machine
         self._workspace = workspace
@@ -70,6 +74,7 @@ class Fleet:
         self._nursery: Nursery | None = None
         self._registry: Registry | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -122,7 +127,9 @@ class Fleet:
                 self._machine.gpus,
                 self._nursery,
                 self._delivered,
+                self._observer,
             )
+            self._looking = self._loop.create_task(self._look_after(self._registry))
             again = self._registry.revive()
             if again:
                 log.warning("the front has been replaced; loading %d models again", again)
@@ -134,6 +141,24 @@ class Fleet:
         self.settled.set()
         if on_settled is not None:
             on_settled()
+
+    async def _look_after(self, registry: Registry) -> None:
+        """What no message tells: hanging processes, clients that have left, memory of the GPUs."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            models = registry.all()
+            for model in models:
+                model.look()
+            if self._observer is not None and self._machine.gpus:
+                held = [model.tally.gpu for model in models]
+                self._observer.gpu(sum(a for a, _ in held), sum(r for _, r in held))
+
+    def metrics(self) -> Iterator[Any]:
+        """What ``/metrics`` shows of the models; safe in any thread."""
+        from byoc_serving.multimodel.exposition import families  # noqa: PLC0415 - when asked for
+
+        if self._registry is not None:
+            yield from families(self._registry, self._settings.metrics_models)
 
     @property
     def registry(self) -> Registry:
@@ -161,6 +186,7 @@ class Fleet:
         try:
             model.calls.admission.enter(invocation.size_bytes)
         except FullError as error:
+            model.tally.refused()
             raise UnavailableError(f"the model is full: {error}; try again", "full") from None
         if threading.get_ident() == self._loop_thread:
             model.invoke(invocation)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import flask
 
 from byoc_serving.app import create_app, flask_response, headers_of, invocation_of
 from byoc_serving.asgi import AsgiFront, read_all, respond, watched
-from byoc_serving.errors import InternalError, RequestError
+from byoc_serving.errors import BadBodyError, InternalError, RequestError
 from byoc_serving.logs import log
-from byoc_serving.multimodel.routes import Action, is_ours, route
+from byoc_serving.multimodel.routes import Action, is_ours, path_of, route
 from byoc_serving.relay import relay
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class ModelsFront(AsgiFront):
     async def _models(
         self, scope: Message, receive: Receive, exchange: Exchange | None
     ) -> Response:
-        raw_path = scope["raw_path"].split(b"?")[0] or quote(scope["path"]).encode()
+        raw_path = path_of(scope["raw_path"], scope["path"])
         try:
             wanted = route(scope["method"], raw_path)
             if wanted.action is Action.INVOKE:
@@ -96,13 +95,12 @@ def _answer(service: Service, fleet: Fleet) -> Response:
         return invocation_of(service, wanted.name)
     body = request.stream.read(_BODY_LIMIT_BYTES + 1)
     if len(body) > _BODY_LIMIT_BYTES:
-        raise RequestError(f"a body of more than {_BODY_LIMIT_BYTES} bytes has no use here")
+        raise BadBodyError(f"a body of more than {_BODY_LIMIT_BYTES} bytes has no use here")
     return fleet.run(wanted, request.query_string, body)
 
 
 def _raw_path() -> bytes:
     """The path as sent, where the server tells it (gunicorn does)."""
-    raw = str(flask.request.environ.get("RAW_URI", "")).split("?")[0]
-    if not raw.startswith("/"):
-        raw = quote(flask.request.environ["PATH_INFO"].encode("latin-1"))
-    return raw.encode("latin-1")
+    environ = flask.request.environ
+    decoded = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "surrogateescape")
+    return path_of(str(environ.get("RAW_URI", "")).encode("latin-1"), decoded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import signal
 import socket
@@ -15,26 +16,35 @@ import sys
 import threading
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.deadline import ABANDONED
 from byoc_serving.engine import Engine
-from byoc_serving.errors import InsufficientMemoryError, StartError
-from byoc_serving.exchange import Invocation, Response, error_response
+from byoc_serving.errors import InsufficientMemoryError, RequestError, StartError
+from byoc_serving.exchange import Response, error_response, request_id
 from byoc_serving.handler import explain
 from byoc_serving.multimodel.memory import usage
 from byoc_serving.multimodel.outlet import Outlet, answer_meta
+from byoc_serving.multimodel.parcel import put_away, unpack
+from byoc_serving.multimodel.report import Report
 from byoc_serving.multimodel.wire import Frame, Kind, Parser, head
+from byoc_serving.running import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
+    from byoc_serving.exchange import Invocation
+    from byoc_serving.running import Running
     from byoc_serving.settings import Settings
 
 log = logging.getLogger("byoc_serving")
 
 _RECEIVE_BYTES = 256 * 1024
+#: Bodies that are read beyond the next batch.
+_AHEAD_BYTES = 4 * 1024 * 1024
 #: Short of memory, the kernel ends a loading model first, then a loaded one, never the front.
 _OOM_LOADING, _OOM_LOADED = 900, 500
 
@@ -52,11 +62,14 @@ class ModelEngine(Engine):
         return super()._failed(stage, invocation, error)
 
 
-def serve(channel: socket.socket, settings: Settings, spec: Mapping[str, Any]) -> int:
+def serve(
+    channel: socket.socket, running: Running, settings: Settings, spec: Mapping[str, Any]
+) -> int:
     """Be the process of a model until the channel closes or SIGTERM.
 
     Args:
         channel: the stream to the front.
+        running: where to say what runs; the front reads it, also after a crash.
         settings: the server's; the model's own are made from them.
         spec: ``folder`` (the unpacked archive), ``workspace`` (a writable directory of this
             model's own), ``gpu`` (ordinal, UUID, or None for the CPU).
@@ -69,7 +82,8 @@ def serve(channel: socket.socket, settings: Settings, spec: Mapping[str, Any]) -
         Path("/proc/self/comm").write_text("byoc-model")
     channel.settimeout(None)
     _oom_score(_OOM_LOADING)
-    host = Host(channel, _engine(settings, spec, channel))
+    report = Report()
+    host = Host(channel, running, _engine(settings, spec, channel, report), report)
     if not host.load():
         return 3
     _oom_score(_OOM_LOADED)
@@ -77,9 +91,9 @@ def serve(channel: socket.socket, settings: Settings, spec: Mapping[str, Any]) -
     return 0
 
 
-def _engine(settings: Settings, spec: Mapping[str, Any], channel: socket.socket) -> ModelEngine:
-    import json  # noqa: PLC0415 - phases are few
-
+def _engine(
+    settings: Settings, spec: Mapping[str, Any], channel: socket.socket, report: Report
+) -> ModelEngine:
     folder, workspace = Path(spec["folder"]), Path(spec["workspace"])
     workspace.mkdir(parents=True, exist_ok=True)
     submit = settings.submit_directory
@@ -92,7 +106,7 @@ def _engine(settings: Settings, spec: Mapping[str, Any], channel: socket.socket)
         with contextlib.suppress(OSError):
             channel.sendall(head(Kind.PHASE, 0, json.dumps({"phase": phase}).encode()))
 
-    return ModelEngine(own, workspace, spec["gpu"], told)
+    return ModelEngine(own, workspace, spec["gpu"], told, observer=report)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -110,17 +124,26 @@ class Host:
 
     Args:
         channel: a blocking stream socket.
+        running: where to say what runs.
         engine: not loaded yet.
+        report: what the engine tells of its batches.
     """
 
-    def __init__(self, channel: socket.socket, engine: ModelEngine) -> None:
+    def __init__(
+        self, channel: socket.socket, running: Running, engine: ModelEngine, report: Report
+    ) -> None:
         self._channel = channel
+        self._running = running
         self._engine = engine
+        self._report = report
         self._parser = Parser()
         self._waiting: deque[Frame] = deque()
         self._outlets: dict[int, Outlet] = {}
         self._writing = threading.Lock()
         self._ended = False
+        #: Of those that wait: nobody waits for their answers.
+        self._abandoned: set[int] = set()
+        self._ahead_bytes = 0
 
     def load(self) -> bool:
         """Load the model and tell the front how it went."""
@@ -150,20 +173,61 @@ class Host:
 
     def answer_all(self) -> None:
         """Answer requests, a batch at a time, until the front closes the channel."""
-        limit = max(1, self._engine.max_batch_items)
+        limit = max(1, min(self._engine.max_batch_items, LIMIT))
         while frames := self._take(limit):
-            invocations = [_invocation(frame) for frame in frames]
-            try:
-                responses = self._engine.run(invocations)
-            except Exception as error:  # noqa: BLE001 - every request gets an answer
-                responses = [self._engine.rescue(i, error) for i in invocations]
-            for frame, response in zip(frames, responses, strict=True):
-                self._send(frame.number, response)
+            wanted = [frame for frame in frames if frame.number not in self._abandoned]
+            for frame in frames:
+                if frame.number in self._abandoned:
+                    self._send(frame.number, ABANDONED)
+            if not self._waiting:
+                self._abandoned.clear()
+            if not wanted:
+                continue
+            self._running.begin(0, 0, [(0, frame.number) for frame in wanted])
+            self._answer(wanted)
+            # Sent before it is no longer said to run: an answer may come twice, never not at all.
+            self._running.done(0, 0)
+
+    def _answer(self, frames: list[Frame]) -> None:
+        """Answer one batch."""
+        invocations: list[Invocation] = []
+        numbers: list[int] = []
+        for frame in frames:
+            invocation = self._unpacked(frame)
+            if invocation is not None:
+                invocations.append(invocation)
+                numbers.append(frame.number)
+        if not invocations:
+            return
+        try:
+            responses = self._engine.run(invocations)
+        except Exception as error:  # noqa: BLE001 - every request gets an answer
+            responses = [self._engine.rescue(i, error) for i in invocations]
+        for number, invocation, response in zip(numbers, invocations, responses, strict=True):
+            if response.stream is not None:
+                # The generator may not have read its body yet.
+                response.stream.on_done(partial(put_away, invocation))
+            else:
+                put_away(invocation)
+            self._send(number, response)
+        self._report.sent()
+
+    def _unpacked(self, frame: Frame) -> Invocation | None:
+        """A request; None: it has been answered, since its body cannot be had."""
+        try:
+            return unpack(frame)
+        except RequestError as error:
+            self._send(frame.number, error_response(error, request_id()))
+            return None
 
     def _take(self, limit: int) -> list[Frame]:
-        """What has arrived, at least one frame; none at the channel's end."""
+        """What has arrived, at least one frame; none at the channel's end.
+
+        A little more than a batch is read, because what says that a request is abandoned comes
+        behind it.
+        """
         waiting = self._waiting
-        while len(waiting) < limit and not self._ended:
+        while not self._ended and (len(waiting) < limit or self._ahead_bytes < _AHEAD_BYTES):
             try:
                 data = self._channel.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT if waiting else 0)
             except BlockingIOError:
@@ -172,18 +236,23 @@ class Host:
             for frame in self._parser.feed(data):
                 if frame.kind == Kind.INVOKE:
                     waiting.append(frame)
+                    self._ahead_bytes += len(frame.body)
                 elif frame.number in self._outlets:
                     self._outlets[frame.number].steer(frame.kind)
-        return [waiting.popleft() for _ in range(min(limit, len(waiting)))]
+                elif frame.kind == Kind.CANCEL:
+                    self._abandoned.add(frame.number)
+        taken = [waiting.popleft() for _ in range(min(limit, len(waiting)))]
+        self._ahead_bytes -= sum(len(frame.body) for frame in taken)
+        return taken
 
     def _send(self, number: int, response: Response) -> None:
+        told = self._report.meta()
         if response.stream is not None:
-            self._write(head(Kind.STREAM, number, b""), b"")
+            self._write(head(Kind.STREAM, number, json.dumps(told).encode()), b"")
             Outlet(number, response.stream, self._write, self._outlets)
             return
-        self._write(
-            head(Kind.ANSWER, number, answer_meta(response), len(response.body)), response.body
-        )
+        meta = answer_meta(response, told)
+        self._write(head(Kind.ANSWER, number, meta, len(response.body)), response.body)
 
     def _write(self, start: bytes, body: bytes) -> None:
         """One frame, from whichever thread."""
@@ -193,20 +262,6 @@ class Host:
             else:
                 self._channel.sendall(start)
                 self._channel.sendall(body)
-
-
-def _invocation(frame: Frame) -> Invocation:
-    import orjson  # noqa: PLC0415 - with torch, in the zygote
-
-    meta = orjson.loads(frame.meta)
-    invocation = Invocation.from_headers(
-        [(name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]]
-    )
-    invocation.body = frame.body
-    invocation.identify(meta["id"])
-    if meta["deadline"] is not None:
-        invocation.deadline = meta["deadline"]
-    return invocation
 
 
 def _fresh_randomness() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from byoc_serving.errors import BadBodyError, RequestError
 
 #: Opaque, but no essay: it comes back in paths and logs.
 MAX_NAME_LENGTH = 1024
+#: The server takes request lines of 4,094 bytes; a name shares its one with the rest.
+MAX_ENCODED_LENGTH = 4000
 _EXPECTED = 'expected {"model_name": "<name>", "url": "/opt/ml/models/<name>/model"}'
 
 
@@ -45,6 +48,12 @@ class LoadRequest:
         if len(values[0]) > MAX_NAME_LENGTH:
             raise BadBodyError(
                 f"model_name has {len(values[0])} characters, the limit is {MAX_NAME_LENGTH}"
+            )
+        sent = len(quote(values[0], safe=""))
+        if sent > MAX_ENCODED_LENGTH:
+            raise BadBodyError(
+                f"model_name has {sent} characters in a path, percent-encoded; the limit is "
+                f"{MAX_ENCODED_LENGTH}, or no request could name it"
             )
         return cls(values[0], values[1])
 

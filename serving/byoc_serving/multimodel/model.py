@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.errors import (
@@ -18,9 +18,14 @@ from byoc_serving.errors import (
     UnknownModelError,
 )
 from byoc_serving.exchange import error_response, one_line
+from byoc_serving.exposition import forget_handlers_gauges
 from byoc_serving.multimodel import memory
 from byoc_serving.multimodel.calls import Calls
+from byoc_serving.multimodel.endings import describe, hung, lost, lost_while_loading
+from byoc_serving.multimodel.state import State
+from byoc_serving.multimodel.tally import Tally
 from byoc_serving.multimodel.wire import Kind
+from byoc_serving.running import End
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +34,10 @@ if TYPE_CHECKING:
     from byoc_serving.backend import Delivery
     from byoc_serving.exchange import Invocation
     from byoc_serving.multimodel.channel import Channel
+    from byoc_serving.multimodel.location import LoadRequest
     from byoc_serving.multimodel.nursery import Nursery
+    from byoc_serving.observer import Observer
+    from byoc_serving.running import Left
     from byoc_serving.settings import Settings
 
 log = logging.getLogger("byoc_serving")
@@ -42,43 +50,36 @@ PATIENCE_S = 2.0
 RECOVERED_S = 60.0
 
 
-class State(enum.Enum):
-    """Where a model is in its life."""
-
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    UNLOADING = "unloading"
-
-
 class Model:
     """A model and its process.
 
     Args:
-        name: the platform's opaque name.
-        url: where it is, as the platform said.
+        request: the platform's opaque name, and where the model is, as the platform said.
+        folder: where that is.
         spec: what the process is told: folder, workspace, gpu.
         nursery: makes processes.
         settings: the server's.
         deliver: gets answered requests.
+        observer: counts for the whole server; None: nobody does.
     """
 
     def __init__(
         self,
-        name: str,
-        url: str,
+        request: LoadRequest,
         folder: Path,
         spec: dict[str, Any],
         nursery: Nursery,
         settings: Settings,
         deliver: Callable[[Delivery], None],
+        observer: Observer | None = None,
     ) -> None:
-        self.name = name
-        self.url = url
+        self.name = request.name
+        self.url = request.url
         self.folder = folder
         self.spec = spec
         self.state = State.LOADING
-        self.calls = Calls(settings, deliver)
+        self.tally = Tally(observer)
+        self.calls = Calls(settings, deliver, self.tally)
         #: Set when it is gone for good.
         self.gone = asyncio.Event()
         self._nursery = nursery
@@ -92,6 +93,7 @@ class Model:
         self._kills = 0
         self._ending = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._killer: asyncio.Task[None] | None = None
 
     @property
     def label(self) -> str:
@@ -137,6 +139,8 @@ class Model:
             frame = channel.loaded.result()
             facts: dict[str, Any] = orjson.loads(frame.meta)
             if frame.kind == Kind.LOADED:
+                # Whoever unloads it has ended the process, or is about to.
+                self._check_unloading()
                 return facts
             await self._nursery.stop(channel)
             self._check_unloading()
@@ -145,14 +149,8 @@ class Model:
             raise ModelLoadError(facts["cause"])
         code = await channel.exited
         self._check_unloading()
-        if code == -9 or memory.oom_kills() > kills:
-            raise InsufficientMemoryError(
-                f"the model's process was killed while loading ({channel.phase}), most often by "
-                "the kernel for want of memory; unload another model, or use a larger instance"
-            )
-        raise ModelLoadError(
-            f"the model's process ended with {describe(code)} while loading ({channel.phase}); "
-            "the log may have more"
+        raise lost_while_loading(
+            code, channel.phase, for_memory=code == -9 or memory.oom_kills() > kills
         )
 
     def _check_unloading(self) -> None:
@@ -180,36 +178,53 @@ class Model:
             if self.state is State.READY:
                 assert self._channel is not None  # noqa: S101 - ready means that it is there
                 code = await self._channel.exited
+                left = self._channel.left()
                 if self._unloading():
+                    self.calls.died(left, partial(self._lost, code, left))
                     self.calls.fail_all(
                         InternalError(f"the model's process ended: {describe(code)}")
                     )
                     return
-                self._crashed(code)
+                self._crashed(code, left)
             await self._restart()
+
+    def look(self) -> None:
+        """Called a few times a second: end a process that hangs, drop what nobody waits for."""
+        self.calls.sweep()
+        channel, limit_s = self._channel, self._settings.forward_timeout_s
+        if channel is None or channel.condemned or channel.busy_s() <= limit_s:
+            return
+        log.error(
+            "model %s hangs: a batch has been running for more than %g s "
+            "(BYOC_FORWARD_TIMEOUT_SECONDS); its process %d is killed",
+            self.label,
+            limit_s,
+            channel.pid,
+        )
+        channel.condemn()
+        self._killer = asyncio.ensure_future(self._nursery.kill(channel))
 
     def _unloading(self) -> bool:
         return self.state is State.UNLOADING
 
-    def _crashed(self, code: int | None) -> None:
+    def _crashed(self, code: int | None, left: Left) -> None:
+        self.tally.restarted()
+        forget_handlers_gauges(self.pid)
         self.state = State.RESTARTING
         if time.monotonic() - self._since > RECOVERED_S:
             self._crashes = 0
-        self._last_cause = f"its process ended with {describe(code)}"
-        log.error("model %s crashed: %s; it restarts", self.label, self._last_cause)
-        self.calls.died(lambda: self._lost(code))
+        if left.end is End.HUNG:
+            self._last_cause = "its process hung"
+        else:
+            self._last_cause = f"its process ended with {describe(code)}"
+            log.error("model %s crashed: %s; it restarts", self.label, self._last_cause)
+        self.calls.died(left, partial(self._lost, code, left))
 
-    def _lost(self, code: int | None) -> RequestError:
+    def _lost(self, code: int | None, left: Left) -> RequestError:
         """What a request gets that was inside the processes that died."""
-        if code == -9 and memory.oom_kills() > self._kills:
-            return InsufficientMemoryError(
-                "the kernel ended the model's process for want of memory; unload other models, "
-                "or send smaller requests"
-            )
-        return InternalError(
-            f"the model's process ended with {describe(code)} while it worked on this request; "
-            "the model restarts"
-        )
+        if left.end is End.HUNG:
+            return hung(self._settings.forward_timeout_s)
+        return lost(code, for_memory=memory.oom_kills() > self._kills)
 
     async def _restart(self) -> None:
         pause = 0.0 if self._crashes == 0 else min(MAX_PAUSE_S, 0.25 * 2 ** (self._crashes - 1))
@@ -227,12 +242,13 @@ class Model:
             if not self._unloading():
                 log.warning("model %s did not restart: %s", self.label, self._last_cause)
             return
-        log.info("model %s restarted: process %s, %s", self.label, self._pid, facts["handler"])
+        log.info("model %s restarted: process %s, %s", self.label, self.pid, facts["handler"])
         if not self._unloading():
             self.ready()
 
     @property
-    def _pid(self) -> int:
+    def pid(self) -> int:
+        """The process of now, or of before; 0: there was none yet."""
         return self._channel.pid if self._channel is not None else 0
 
     def _pausing(self) -> UnavailableError:
@@ -281,10 +297,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     waiting = asyncio.ensure_future(event.wait())
     await asyncio.wait([waiting], timeout=seconds)
     waiting.cancel()
-
-
-def describe(code: int | None) -> str:
-    """An exit code in words."""
-    if code is None:
-        return "an unknown exit code"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

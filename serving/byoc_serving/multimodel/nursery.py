@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from byoc_serving.errors import UnavailableError
 from byoc_serving.multimodel.channel import Channel
 from byoc_serving.multimodel.zygote import STOP_GRACE_S
+from byoc_serving.running import Running, running_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -168,7 +169,16 @@ class Nursery:
         self, spec: Mapping[str, Any], on_answers: Callable[[list[Frame]], None]
     ) -> Channel:
         await asyncio.shield(self._ready)
-        channel = Channel(self._loop, on_answers)
+        # Without a name: gone with the last of the two processes that have it.
+        memory = os.memfd_create("byoc-running")
+        try:
+            os.truncate(memory, running_bytes(1))
+            channel = Channel(self._loop, on_answers, Running(1, memory))
+            return await self._forked(spec, channel, memory)
+        finally:
+            os.close(memory)
+
+    async def _forked(self, spec: Mapping[str, Any], channel: Channel, memory: int) -> Channel:
         ours, theirs = socket.socketpair()
         self._numbers += 1
         number = self._numbers
@@ -176,7 +186,7 @@ class Nursery:
         with theirs:
             ours.settimeout(0)
             try:
-                await self._say({"do": "fork", "id": number, **spec}, [theirs.fileno()])
+                await self._say({"do": "fork", "id": number, **spec}, [theirs.fileno(), memory])
             except BaseException:
                 ours.close()
                 self._forks.pop(number, None)
@@ -215,6 +225,15 @@ class Nursery:
                 _signal_group(channel.pid, number)
                 number = signal.SIGKILL
             await asyncio.wait([channel.exited], timeout=STOP_GRACE_S)
+
+    async def kill(self, channel: Channel) -> None:
+        """End a process that no longer listens; ``channel.exited`` tells when it is gone."""
+        if channel.pid in self._orphans:
+            _signal_group(channel.pid, signal.SIGKILL)
+        elif not channel.exited.done():
+            # By its parent, who knows that the number is still its own.
+            with contextlib.suppress(UnavailableError):
+                await self._say({"do": "kill", "pid": channel.pid}, [])
 
     def _task(self, work: Any) -> None:
         task = self._loop.create_task(work)

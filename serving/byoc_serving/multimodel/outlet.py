@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byoc_serving.multimodel.wire import Kind, head
 
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from byoc_serving.streaming import Stream
 
 
-def answer_meta(response: Response) -> bytes:
-    """What a response is beside its body."""
+def answer_meta(response: Response, told: dict[str, Any] | None = None) -> bytes:
+    """What a response is beside its body, and what its process tells of itself with it."""
     import orjson  # noqa: PLC0415 - with torch, in the zygote
 
     return orjson.dumps(
-        {"status": response.status, "type": response.content_type, "headers": response.headers}
+        {
+            "status": response.status,
+            "type": response.content_type,
+            "headers": response.headers,
+            **(told or {}),
+        }
     )
 
 

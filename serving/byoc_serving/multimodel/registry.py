@@ -11,11 +11,18 @@ import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.errors import ModelExistsError, RequestError, UnknownModelError
+from byoc_serving.errors import (
+    InsufficientMemoryError,
+    ModelExistsError,
+    RequestError,
+    UnknownModelError,
+)
+from byoc_serving.exposition import forget_handlers_gauges
 from byoc_serving.machine import tree_bytes
 from byoc_serving.multimodel.location import LoadRequest, folder_of
 from byoc_serving.multimodel.memory import Budget, mib
-from byoc_serving.multimodel.model import Model, State
+from byoc_serving.multimodel.model import Model
+from byoc_serving.multimodel.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +30,14 @@ if TYPE_CHECKING:
 
     from byoc_serving.backend import Delivery
     from byoc_serving.multimodel.nursery import Nursery
+    from byoc_serving.observer import Observer
     from byoc_serving.settings import Settings
 
 log = logging.getLogger("byoc_serving")
+
+
+#: How loads end.
+LOADED, INSUFFICIENT_MEMORY, FAILED = "loaded", "insufficient_memory", "failed"
 
 
 class Registry:
@@ -37,6 +49,7 @@ class Registry:
         gpus: CUDA ordinals or UUIDs; each new model goes where the fewest are.
         nursery: makes processes.
         deliver: gets answered requests.
+        observer: counts for the whole server; None: nobody does.
     """
 
     def __init__(
@@ -46,7 +59,12 @@ class Registry:
         gpus: tuple[str, ...],
         nursery: Nursery,
         deliver: Callable[[Delivery], None],
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
+        #: Loads by their results, and unloads.
+        self.loads: Counter[str] = Counter()
+        self.unloads = 0
         self._settings = settings
         self._workspace = workspace / "models"
         self._journal = workspace / "models.json"
@@ -66,6 +84,10 @@ class Registry:
         if model is None or model.state is State.UNLOADING:
             raise UnknownModelError(name)
         return model
+
+    def all(self) -> list[Model]:
+        """Every model, in whatever state, the oldest first; safe in any thread."""
+        return list(self._models.values())
 
     def loaded(self) -> dict[str, Model]:
         """The models whose load has been answered with 200, and no unload asked for."""
@@ -92,9 +114,12 @@ class Registry:
             facts = await model.load()
         except BaseException as error:
             await self._forget(model)
+            memory = isinstance(error, InsufficientMemoryError)
+            self.loads[INSUFFICIENT_MEMORY if memory else FAILED] += 1
             if isinstance(error, RequestError):
                 log.warning("model %s not loaded: %s", model.label, error)
             raise
+        self.loads[LOADED] += 1
         self._budget.settle(name, facts["private_bytes"])
         self._write_journal()
         log.info(
@@ -116,7 +141,7 @@ class Registry:
             "gpu": self._emptiest_gpu(),
         }
         return Model(
-            request.name, request.url, folder, spec, self._nursery, self._settings, self._deliver
+            *(request, folder, spec, self._nursery, self._settings, self._deliver, self._observer)
         )
 
     def _emptiest_gpu(self) -> str | None:
@@ -137,6 +162,7 @@ class Registry:
             await model.gone.wait()
         else:
             await self._forget(model)
+        self.unloads += 1
         log.info("model %s unloaded", model.label)
         return model
 
@@ -145,6 +171,7 @@ class Registry:
         self._budget.free(model.name)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(shutil.rmtree, model.spec["workspace"], ignore_errors=True)
+        forget_handlers_gauges(model.pid)
         del self._models[model.name]
         self._write_journal()
         model.gone.set()

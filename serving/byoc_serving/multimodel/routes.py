@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from byoc_serving.errors import MethodNotAllowedError
 
@@ -37,6 +37,21 @@ class Route:
 def is_ours(path: str) -> bool:
     """Whether a decoded path belongs to the multi-model API."""
     return path == PREFIX or path.startswith(PREFIX + "/")
+
+
+def path_of(raw: bytes, decoded: str) -> bytes:
+    """The path of a request of ours as it was sent, which alone tells slashes in names from others.
+
+    Args:
+        raw: the request's target: a path, or a whole URL as proxies send it.
+        decoded: its path, decoded; it stands in where the target spells ``/models`` in another way.
+    """
+    path = raw.split(b"?", 1)[0]
+    if path[:1] != b"/" and b"://" in path:
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    if path == PREFIX.encode() or path.startswith(PREFIX.encode() + b"/"):
+        return path
+    return quote(decoded, errors="surrogateescape").encode()
 
 
 def route(method: str, raw_path: bytes) -> Route:

@@ -12,18 +12,19 @@ _HEAD = struct.Struct("<BxxxIQQ")  # kind, bytes of meta data, number, bytes of 
 class Kind(enum.IntEnum):
     """What a frame is about."""
 
-    INVOKE = (
-        1  # to the model: {"headers": [[name, value], …], "id", "deadline"} and the request's body
-    )
-    ANSWER = 2  # from it: {"status", "type", "headers"} and the response's body
+    # To the model: {"headers": [[name, value], …], "id", "deadline", "session", "file"} and
+    # the body, unless that is in the file.
+    INVOKE = 1
+    # From it: {"status", "type", "headers", "batch", "gpu"} and the response's body.
+    ANSWER = 2
     PHASE = 3  # from it: {"phase"}, while it loads
     LOADED = 4  # from it: {"handler", "device", "private_bytes", "pss_bytes"}
     FAILED = 5  # from it: {"cause", "memory"}; it ends
-    STREAM = 6  # from it: the answer will come in parts: OPEN or ANSWER, CHUNK …, END
+    STREAM = 6  # from it: {"batch", "gpu"}; the answer comes in parts: OPEN or ANSWER, CHUNK …, END
     OPEN = 7  # from it: what ANSWER has, without a body
     CHUNK = 8  # from it: the body's next bytes
     END = 9  # from it: {"broken"}
-    CANCEL = 10  # to it: nobody reads this stream any more
+    CANCEL = 10  # to it: nobody waits for this answer, or reads this stream, any more
     PAUSE = 11  # to it: keep what this stream makes until RESUME
     RESUME = 12  # to it
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.multimodel.fleet import Fleet
-from byoc_serving.threaded import announce_close
 from byoc_serving.workers import AsgiWorker, WsgiWorker
 
 if TYPE_CHECKING:
@@ -31,13 +30,10 @@ class AsgiModelsWorker(AsgiWorker):
 class WsgiModelsWorker(WsgiWorker):
     """The WSGI front of a multi-model server."""
 
-    def load_wsgi(self) -> None:
-        """Make the application; models come by request."""
+    def _flask(self) -> Any:
         from byoc_serving.multimodel.front import create_models_app  # noqa: PLC0415 - late
 
-        super().load_wsgi()
-        app = create_models_app(self.service, _fleet(self.service))
-        self.wsgi = announce_close(app.wsgi_app)
+        return create_models_app(self.service, _fleet(self.service))
 
 
 def _fleet(service: Service) -> Fleet:

@@ -4,7 +4,8 @@ It stays single-threaded and never touches CUDA, so that a fork of it is as good
 the parent of all models: it starts, stops and reaps them, and when the front goes, they go.
 
 Messages are JSON objects, one a packet of the control socket. From the front: ``fork`` (with the
-model's end of a channel), ``stop``. To it: ``ready`` or ``failed``, ``forked``, ``exited``.
+model's end of a channel, and memory for what it runs), ``stop``, ``kill``. To it: ``ready`` or
+``failed``, ``forked``, ``exited``.
 """
 
 from __future__ import annotations
@@ -84,34 +85,37 @@ class Zygote:
     def _obey(self) -> bool:
         """One message of the front; False when there will be no more."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, _PACKET_BYTES, 1)
+            data, fds, _, _ = socket.recv_fds(self._control, _PACKET_BYTES, 2)
         except ConnectionError:
             return False
         if not data:
             return False
         message = json.loads(data)
         if message["do"] == "fork":
-            self._fork(message, fds[0])
+            self._fork(message, fds)
         elif message["pid"] in self._children:
-            self._stop(message["pid"])
+            if message["do"] == "kill":
+                _signal_group(message["pid"], signal.SIGKILL)
+            else:
+                self._stop(message["pid"])
         return True
 
-    def _fork(self, message: dict[str, Any], channel: int) -> None:
+    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(channel)
+            _close(fds)
             self.send({"is": "unforked", "id": message["id"], "cause": str(error)})
             return
         if pid == 0:
-            self._become(message, channel)
-        os.close(channel)
+            self._become(message, fds)
+        _close(fds)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
         self._children[pid] = None
         self.send({"is": "forked", "id": message["id"], "pid": pid})
 
-    def _become(self, message: dict[str, Any], channel: int) -> NoReturn:
+    def _become(self, message: dict[str, Any], fds: list[int]) -> NoReturn:
         """Go on as the process of one model."""
         status = 1
         try:
@@ -122,8 +126,12 @@ class Zygote:
             for held in (self._control, self._wake_read, self._wake_write):
                 held.close()
             from byoc_serving.multimodel.host import serve  # noqa: PLC0415 - a child's part alone
+            from byoc_serving.running import Running  # noqa: PLC0415 - same
 
-            status = serve(socket.socket(fileno=channel), self._settings, message)
+            channel, running = fds
+            shared = Running(1, running)
+            os.close(running)
+            status = serve(socket.socket(fileno=channel), shared, self._settings, message)
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
         except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
@@ -176,6 +184,11 @@ class Zygote:
 def _noted(number: int, frame: FrameType | None) -> None:
     """The wake-up descriptor has told already."""
     _ = number, frame
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _signal_group(pid: int, number: int) -> None:
