@@ -52,8 +52,14 @@ SEEDS = {
         b'{"a": 1, "a": [2]}',
         b'["\\ud800"]',
         b"[" + b"9" * 5000 + b"]",
+        b"[" * 33 + b"9" + b"]" * 33,
+        b"[" * 64 + b"9" + b"]" * 64,
     ],
-    "application/jsonlines": [b"[1,2]\n\n[3,4]\r\n", b'{"features": [1]}\n{"data": [2]}'],
+    "application/jsonlines": [
+        b"[1,2]\n\n[3,4]\r\n",
+        b'{"features": [1]}\n{"data": [2]}',
+        b"[" * 64 + b"9" + b"]" * 64,
+    ],
     "text/csv": [b"1,2\n3,4\n", b'"1","2"\n', b"nan,inf\n", b"\xef\xbb\xbf1\n", b'"\n",1'],
     "application/x-npy": [
         npy(np.zeros((2, 3), np.float32)),

@@ -78,6 +78,10 @@ def decode_lines(body: bytes) -> NDArray[np.float32]:
             raise BadBodyError(
                 f"{where}the record's shape is {row.shape}, the first record's is {rows[0].shape}"
             )
+        if row.ndim == _MAX_DEPTH:
+            raise BadBodyError(
+                f"{where}the record has {row.ndim} dimensions, one more is the batch"
+            )
         rows.append(row)
     if not rows:
         raise BadBodyError("the body has no records, only blank lines")

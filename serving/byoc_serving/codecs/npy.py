@@ -24,7 +24,7 @@ MAGIC = b"\x93NUMPY"
 #: Plain numbers: byte order, kind, bytes an element.
 _DESCR = re.compile(r"[<>|=](?:b1|[iu][1248]|f[248])")
 _HEADER_LIMIT = 10_000
-_MAX_DIMENSIONS = 32
+_MAX_DIMENSIONS = 64
 #: Headers seen, parsed: clients repeat themselves, and parsing costs more than all the rest.
 _seen: dict[bytes, tuple[np.dtype[Any], bool, tuple[int, ...], int]] = {}
 _SEEN_LIMIT = 64
@@ -130,5 +130,5 @@ def _header(body: bytes, start: int) -> tuple[np.dtype[Any], bool, tuple[int, ..
     ):
         # repr, which refuses to write very long numbers, is not asked for them.
         seen = "too long" if len(text) > 200 else f"{shape}"
-        raise BadBodyError(f"npy: the shape is {seen}; expected up to 32 sizes")
+        raise BadBodyError(f"npy: the shape is {seen}; expected up to {_MAX_DIMENSIONS} sizes")
     return np.dtype(descr), fortran, shape, math.prod(shape)
