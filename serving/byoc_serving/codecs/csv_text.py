@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from byoc_serving.codecs.encodings import not_utf8
 from byoc_serving.codecs.plain import numbers
 from byoc_serving.errors import BadBodyError
 
@@ -160,8 +161,7 @@ def _text(body: bytes, place: int, end: int) -> str:
     try:
         return body[place:end].decode()
     except UnicodeDecodeError as error:
-        byte = place + error.start
-        raise BadBodyError(f"not UTF-8: byte {byte} is {body[byte]:#04x}") from None
+        raise BadBodyError(not_utf8(body, place + error.start)) from None
 
 
 def encode(prediction: Any) -> bytes:
