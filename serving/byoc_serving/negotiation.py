@@ -65,7 +65,8 @@ def _ranges(accept: str) -> tuple[tuple[str, float], ...]:
         for parameter in parameters:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "q":
-                weight = min(1.0, float(value)) if _QVALUE.fullmatch(value.strip()) else 1.0
+                value = value.strip()  # float knows fewer spaces than strip
+                weight = min(1.0, float(value)) if _QVALUE.fullmatch(value) else 1.0
         name = kind.lower()
         ranges.append((ALIASES.get(name, name), weight))
     return tuple(ranges)

@@ -174,7 +174,7 @@ def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             lengths.append(value)
         elif name == b"host":
-            hosts += bool(value)
+            hosts += 1 if value else 2
         elif name in _SPECIAL or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
     if hosts != 1 or len(lengths) != 1 or _LENGTH.fullmatch(lengths[0]) is None:

@@ -108,7 +108,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "json narrow": (JSON, b"[[1]]", 422, "the model refuses"),
     "no type": ("json", TEXT.encode(), 415, "send one of application/json"),
     "long type": ("a/" + "b" * 5000, b"x", 415, "send one of application/json"),
-    **{f"empty {kind}": (kind, b"", 400, "empty (0 bytes)") for kind in (JSON, LINES, CSV, NPY, PNG)},
+    **{
+        f"empty {kind}": (kind, b"", 400, "empty (0 bytes)")
+        for kind in (JSON, LINES, CSV, NPY, PNG)
+    },
 }
 #: Content-Type, body, further headers.
 TAKEN: dict[str, tuple[Any, ...]] = {
