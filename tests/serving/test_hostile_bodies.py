@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.serving.conftest import Server
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.serving.conftest import Server
 
 HANDLER = """
     import torch
