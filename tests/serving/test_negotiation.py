@@ -26,6 +26,8 @@ TYPES = ("application/json", "text/csv", "application/x-npy")
         ("TEXT/CSV ; Q=1.0", "text/csv"),
         ("text/csv;q=high", "text/csv"),
         ("text/csv;q=nan", "text/csv"),
+        # strip takes this character for a space, float does not.
+        ("text/csv;q=\x1d0.9, application/json;q=0.5", "text/csv"),
         (",,text/csv,", "text/csv"),
     ],
 )

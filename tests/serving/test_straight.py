@@ -47,6 +47,8 @@ def test_an_ordinary_request_is_taken_apart():
         BEGIN + b"Transfer-Encoding: chunked\r\n" + ORDINARY,
         BEGIN + b"Content-Length: 4\r\n" + ORDINARY,
         BEGIN + b"Host: b\r\n" + ORDINARY,
+        BEGIN + b"Host:\r\n" + ORDINARY,
+        BEGIN + ORDINARY.replace(b"Host: a", b"Host: a\r\nHost: "),
         BEGIN + ORDINARY.replace(b"Host: a", b"Host:"),
         BEGIN + ORDINARY.replace(b": 4", b": +4"),
         BEGIN + ORDINARY.replace(b": 4", b": 4, 4"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from byoc_serving.codecs.encodings import compressed
 from byoc_serving.errors import BadBodyError, BodyTooLargeError, DependencyError
 
 if TYPE_CHECKING:
@@ -37,18 +38,18 @@ def decode(body: bytes) -> NDArray[Any]:
             picture = Image.open(io.BytesIO(body), formats=_FORMATS)
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise _bomb(width, height)
+                raise _bomb(f"{width} x {height}")
             grey = picture.mode in {"1", "L", "LA", "I", "I;16", "F"}
             return np.asarray(picture.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, SyntaxError):
-        raise BadBodyError("not an image: neither PNG nor JPEG data") from None
+        raise BadBodyError(compressed(body) or "not an image: neither PNG nor JPEG data") from None
     except Image.DecompressionBombError:
-        raise BodyTooLargeError("an image of too many pixels", MAX_PIXELS) from None
+        raise _bomb() from None
     except (OSError, ValueError, EOFError) as error:
         raise BadBodyError(f"a broken image: {error}") from None
 
 
-def _bomb(width: int, height: int) -> BodyTooLargeError:
+def _bomb(size: str = "too many") -> BodyTooLargeError:
     error = BodyTooLargeError("", MAX_PIXELS)
-    error.args = (f"an image of {width} x {height} pixels; the limit is {MAX_PIXELS} pixels",)
+    error.args = (f"an image of {size} pixels; the limit is {MAX_PIXELS} pixels",)
     return error

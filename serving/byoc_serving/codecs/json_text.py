@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from byoc_serving.codecs.encodings import not_utf8
 from byoc_serving.errors import BadBodyError, NotAcceptableError
 
 if TYPE_CHECKING:
@@ -115,7 +116,17 @@ def _parse(text: bytes, where: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise BadBodyError(f"{where}not JSON: {error}; expected an array of numbers") from None
+        raise BadBodyError(f"{where}{_unparsed(text, error)}") from None
+
+
+def _unparsed(text: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        text.decode()
+    except UnicodeDecodeError as bad:
+        return not_utf8(text, bad.start)
+    if text.startswith((b"NaN", b"Infinity"), error.pos):
+        return f"not JSON, which has no NaN and no infinity: {error}; expected finite numbers"
+    return f"not JSON: {error}; expected an array of numbers"
 
 
 def _text(value: Any, where: str) -> bytes:
@@ -162,7 +173,11 @@ def _array(value: Any, text: bytes, strings_allowed: int, where: str) -> NDArray
         raise BadBodyError(f"{where}expected an array of numbers, got {_kind(value)}")
     # numpy would read "1" as a number; each string has two quotes, and so has a member's name.
     if text.count(b'"') > strings_allowed:
-        raise BadBodyError(f"{where}expected only numbers, got {_stranger(value) or 'a string'}")
+        stranger = _stranger(value)
+        if stranger is None:
+            # The parser keeps the last member of a name; the strings are in one that is gone.
+            raise BadBodyError(f"{where}the object has a member twice; send each once")
+        raise BadBodyError(f"{where}expected only numbers, got {stranger}")
     try:
         with np.errstate(over="ignore"):  # found below, with its place
             array: NDArray[np.float32] = np.array(value, dtype=np.float32)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from byoc_serving.codecs.encodings import compressed
 from byoc_serving.codecs.plain import numbers
 from byoc_serving.errors import BadBodyError
 
@@ -86,7 +87,9 @@ def _preamble(descr: str, shape: tuple[int, ...]) -> bytes:
 def _start(body: bytes) -> int:
     """Where the data begin."""
     if body[:6] != MAGIC:
-        raise BadBodyError("not npy: the body does not begin with \\x93NUMPY")
+        raise BadBodyError(
+            compressed(body) or "not npy: the body does not begin with \\x93NUMPY; use numpy.save"
+        )
     if len(body) < 12:
         raise BadBodyError(f"npy: cut off after {len(body)} bytes, within the header")
     version = body[6], body[7]
@@ -130,5 +133,7 @@ def _header(body: bytes, start: int) -> tuple[np.dtype[Any], bool, tuple[int, ..
     ):
         # repr, which refuses to write very long numbers, is not asked for them.
         seen = "too long" if len(text) > 200 else f"{shape}"
-        raise BadBodyError(f"npy: the shape is {seen}; expected up to {_MAX_DIMENSIONS} sizes")
+        raise BadBodyError(
+            f"npy: the shape is {seen}; expected up to {_MAX_DIMENSIONS} sizes of 0 or more"
+        )
     return np.dtype(descr), fortran, shape, math.prod(shape)
