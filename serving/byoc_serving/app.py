@@ -122,7 +122,7 @@ def _no_upgrade(service: Service) -> RequestError:
         return NotFoundError(
             f"no WebSocket on {path[:100]} with BYOC_FRONT=wsgi; unset it for the ASGI front"
         )
-    if path not in service.backend.bidirectional_paths:
+    if path not in (service.backend.bidirectional_paths or ()):
         return NotFoundError(no_route(path))
     return UpgradeRequiredError(
         f"{path} is a WebSocket: send Upgrade: websocket with Connection: Upgrade",

@@ -76,8 +76,8 @@ class Backend(Protocol):
         """
 
     @property
-    def bidirectional_paths(self) -> tuple[str, ...]:
-        """Where WebSockets are taken; none where handler or backend have no use for them."""
+    def bidirectional_paths(self) -> tuple[str, ...] | None:
+        """Where WebSockets are taken, if anywhere; None: only another process knows as yet."""
 
     def converse(self, invocation: Invocation, messages: Messages) -> Stream[Response]:
         """Begin a bidirectional stream; the returned one carries messages (``conversation``).

@@ -127,9 +127,10 @@ class Remote:
             on_settled()
 
     @property
-    def bidirectional_paths(self) -> tuple[str, ...]:
-        """Where the handler of the model processes takes WebSockets."""
-        return self._greeted().paths
+    def bidirectional_paths(self) -> tuple[str, ...] | None:
+        """Where the handler of the model processes takes WebSockets; None: none has said so."""
+        hello = self._greeted()
+        return None if hello.incarnation < 0 else hello.paths
 
     def _greeted(self) -> Hello:
         """What a model process has said of itself, a living one if there is one."""

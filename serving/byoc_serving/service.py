@@ -221,11 +221,17 @@ class Service:
             NotFoundError: the handler takes none there.
             UnavailableError: loading, or full.
         """
-        if self.ready and path not in self.backend.bidirectional_paths:
-            paths = ", ".join(self.backend.bidirectional_paths)
+        paths = self.backend.bidirectional_paths
+        if self.ready and paths is None:
+            raise UnavailableError("the model's process is starting; try again", "loading")
+        if self.ready and path not in (paths or ()):
             raise NotFoundError(
                 f"no WebSocket on {path[:100]}; "
-                + (f"there is {paths}" if paths else "this handler has no bidirectional_fn")
+                + (
+                    f"there is {', '.join(paths)}"
+                    if paths
+                    else "this handler has no bidirectional_fn"
+                )
             )
         invocation = self.admit(headers)
         try:

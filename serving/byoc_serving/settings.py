@@ -76,7 +76,8 @@ class Settings:
         max_batch_rows: rows in one forward; None: 64 for the default predict_fn, no batching for
             the handler's own (``BYOC_MAX_BATCH_SIZE``).
         optimize: faster forms of the model for the default predict_fn: ``freeze`` (CPU:
-            TorchScript, channels-last, oneDNN; GPU: channels-last; whatever measures fastest),
+            TorchScript, channels-last, oneDNN, fused layers; GPU: channels-last; whatever measures
+            fastest),
             ``compile`` (torch.compile), ``bf16``, ``off``; on a GPU each but ``off`` is then
             captured in CUDA graphs; verified against the model as loaded (``BYOC_OPTIMIZE``).
         queue_requests: requests a worker holds at once, running ones included

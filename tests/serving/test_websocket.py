@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import threading
@@ -24,7 +25,7 @@ MIB = 1024 * 1024
 
 #: The first message says what the conversation is for.
 HANDLER = """
-import asyncio, pathlib, torch
+import asyncio, os, pathlib, time, torch
 NOTES = pathlib.Path(__file__).parents[2] / "notes"
 BIDIRECTIONAL_PATHS = ["/invocations-bidirectional-stream", "/chat", "/async"]
 
@@ -55,6 +56,15 @@ def talk(first, messages, model, context):
             raise ValueError("told to fail: " + "é" * 200)
         if first == "end":
             yield "last"
+            return
+        if first == "pid":
+            yield str(os.getpid())
+        if first == "gated":
+            gate = NOTES.with_name("gated")
+            gate.touch()
+            while gate.exists():
+                time.sleep(0.01)
+            yield str(sum(1 for _, message in zip(range(64), messages)))
             return
         if first == "hello":
             yield {"model": model, "colour": context.get_request_header(0, "X-Colour")}
@@ -290,6 +300,51 @@ def test_a_slow_reader_is_waited_for(server, connect):
         assert (opcode, len(payload)) == (BINARY, MIB)
     sender.join(60)
     assert not sender.is_alive()
+
+
+def test_hundreds_of_messages_keep_their_order(connect):
+    client = connect()
+    client.send(TEXT, "echo")
+    for number in range(400):
+        client.send(TEXT, str(number))
+    assert [client.read() for _ in range(400)] == [(TEXT, str(n).encode()) for n in range(400)]
+
+
+def test_a_handler_that_does_not_read_makes_its_client_wait_and_nobody_else(server, connect, root):
+    client = connect()
+    client.send(TEXT, "gated")
+    server.wait_until((root / "gated").exists)
+    block = bytes(MIB)
+    sender = threading.Thread(target=lambda: [client.send(BINARY, block) for _ in range(64)])
+    sender.start()
+    assert server.invoke("[1]").status == 200
+    assert sender.is_alive(), "64 MiB have gone where nobody reads"
+    (root / "gated").unlink()
+    assert client.read() == (TEXT, b"64")
+    sender.join(60)
+    assert not sender.is_alive()
+
+
+@pytest.mark.contract(90)
+def test_the_loss_of_the_model_process_closes_with_1011_and_the_next_one_talks(start, root):
+    server = start(root, BYOC_TOPOLOGY="isolated").wait_ready()
+    with contextlib.closing(Client(server)) as client:
+        client.send(TEXT, "pid")
+        opcode, payload = client.read()
+        assert opcode == TEXT
+        os.kill(int(payload), signal.SIGKILL)
+        assert client.closing() == (1011, "the model's process was lost")
+
+    def talks() -> bool:
+        with contextlib.closing(Client(server, "/chat")) as other:
+            # Never 404: the paths are known whether or not a process lives.
+            assert other.status in {101, 503}
+            if other.status == 503:
+                return False
+            other.send(TEXT, "end")
+            return other.read() == (TEXT, b"last")
+
+    server.wait_until(talks)
 
 
 def test_several_at_once_beside_invocations(server, connect):
