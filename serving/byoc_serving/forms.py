@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving.fused import fuse
+from byoc_serving.fused import fuse, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,8 +86,20 @@ def _onednn(model: Any) -> Form:
     return Form("frozen oneDNN", optimize(freeze(_scripted(model))))
 
 
-def _fused(model: Any) -> Form:
-    return Form("fused oneDNN", fuse(model))
+def traced(model: Any) -> Callable[[Any], Form]:
+    """The maker of the fused form, its graph taken now: call while nobody asks the model."""
+    graph_module, failure = None, None
+    try:
+        graph_module = trace(model)
+    except Exception as error:  # noqa: BLE001 - many models cannot be traced
+        failure = error
+
+    def fused(_: Any) -> Form:
+        if failure is not None:
+            raise failure
+        return Form("fused oneDNN", fuse(graph_module))
+
+    return fused
 
 
 def _eager_channels_last(model: Any) -> Form:
@@ -161,8 +173,9 @@ CUDA_MAKERS: dict[str, tuple[Callable[[Any], Form], ...]] = {
     "bf16": (_low,),
 }
 
+#: On the CPU; with ``freeze`` the form of ``traced`` comes first.
 MAKERS: dict[str, tuple[Callable[[Any], Form], ...]] = {
-    "freeze": (_frozen, _frozen_channels_last, _onednn, _fused, _eager_channels_last),
+    "freeze": (_frozen, _frozen_channels_last, _onednn, _eager_channels_last),
     "compile": (_compiled,),
     "bf16": (_bf16,),
 }

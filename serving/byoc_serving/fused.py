@@ -11,26 +11,31 @@ interface of torch, so whatever fails here only means that this form is not used
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: More bytes of packed weights than this are not worth a second copy in memory.
+#: More bytes of weights than this are not worth a second copy in memory.
 MOST_BYTES = 256 << 20
 #: Rows that the packed layout of a linear layer is chosen for.
 _ROWS = 8
 
 
-def fuse(model: Any) -> Any:
-    """The model with packed layers, scripted and frozen where that is possible.
+def trace(model: Any) -> Any:
+    """The model's graph; call while nobody asks any module of this process.
+
+    ``torch.fx`` puts wrappers into the class of all modules while it traces: a forward in another
+    thread would end up in the graph. And the traced forward may leave what it computed in
+    attributes of the module, so a copy is traced, which shares the tensors.
 
     Args:
-        model: a ``torch.nn.Module`` in evaluation mode, float32 on the CPU; it stays as it is.
+        model: a ``torch.nn.Module`` in evaluation mode; it stays as it is.
 
     Raises:
-        ValueError: there is nothing to pack, or too much.
-        Exception: whatever torch raises for a model that cannot be traced or packed.
+        ValueError: there is too much to pack, or hooks would be left out.
+        Exception: whatever torch raises for a model that cannot be traced.
     """
     import torch  # noqa: PLC0415 - imported by now
 
@@ -38,7 +43,25 @@ def fuse(model: Any) -> Any:
         raise TypeError("a scripted model has no modules that could be replaced")
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):  # noqa: SLF001 - torch tells it nowhere else
         raise ValueError("it has forward hooks, which would be left out")
-    graph_module: Any = torch.fx.symbolic_trace(model)
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    if size > MOST_BYTES:
+        raise ValueError(f"a second copy of its weights would take {size >> 20} MiB")
+    return torch.fx.symbolic_trace(copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}))
+
+
+def fuse(graph_module: Any) -> Any:
+    """The model with packed layers, scripted and frozen where that is possible.
+
+    Args:
+        graph_module: ``trace``'s, of a model in float32 on the CPU; it is changed.
+
+    Raises:
+        ValueError: there is nothing to pack.
+        Exception: whatever torch raises for layers that cannot be packed.
+    """
+    import torch  # noqa: PLC0415 - imported by now
+
     _fold(graph_module)
     _pack(graph_module)
     _loosen(graph_module)
@@ -56,9 +79,9 @@ def fuse(model: Any) -> Any:
 def _calls(graph_module: Any) -> Iterator[tuple[Any, Any]]:
     """The nodes that call a module which is called once, with the module."""
     nodes = [node for node in graph_module.graph.nodes if node.op == "call_module"]
-    targets = [node.target for node in nodes]
+    calls = Counter(node.target for node in nodes)
     for node in nodes:
-        if targets.count(node.target) == 1:
+        if calls[node.target] == 1:
             yield node, graph_module.get_submodule(node.target)
 
 
@@ -99,7 +122,7 @@ def _pack(graph_module: Any) -> None:
     import torch  # noqa: PLC0415 - imported by now
     from torch import nn  # noqa: PLC0415 - imported by now
 
-    size = 0
+    packed = 0
     for node, module in list(_calls(graph_module)):
         if type(module) not in {nn.Conv2d, nn.Linear} or module.weight.dtype is not torch.float32:
             continue
@@ -107,16 +130,14 @@ def _pack(graph_module: Any) -> None:
             isinstance(module.padding, str) or module.padding_mode != "zeros"
         ):
             continue
-        size += module.weight.numel() * module.weight.element_size()
-        if size > MOST_BYTES:
-            raise ValueError(f"a second copy of its weights would take over {MOST_BYTES >> 20} MiB")
+        packed += 1
         after = _only_user(node)
         relu = after is not None and _is_relu(graph_module, after)
         make = _packed_conv if type(module) is nn.Conv2d else _packed_linear
         _replace(graph_module, node.target, make(module, "relu" if relu else "none"))
         if relu:
             _bypass(graph_module, after, node)
-    if not size:
+    if not packed:
         raise ValueError("no convolution or linear layer that could be packed")
 
 

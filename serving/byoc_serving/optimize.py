@@ -14,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.deviation import deviation
-from byoc_serving.forms import CUDA_MAKERS, MAKERS, Form
+from byoc_serving.forms import CUDA_MAKERS, MAKERS, Form, traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ _ROUNDS = 8
 class Optimizer:
     """Stands in front of a module and asks the fastest verified form of it.
 
+    To be made while nobody asks the module (``fused.trace``).
+
     Args:
         model: a ``torch.nn.Module`` in evaluation mode.
         mode: ``freeze``, ``compile`` or ``bf16``.
@@ -57,6 +59,8 @@ class Optimizer:
         self._graphed = graphed
         self._synchronize = synchronize
         self._makers = (MAKERS if graphed is None else CUDA_MAKERS)[mode]
+        if graphed is None and mode == "freeze":
+            self._makers = (traced(model), *self._makers)
         self._tolerance = (TOLERANCE if graphed is None else CUDA_TOLERANCE)[mode]
         self._single: Form | None = None
         self._several: Form | None = None
