@@ -139,11 +139,12 @@ async def roll(args: argparse.Namespace) -> dict[str, Any]:
         ended.set()
         tally = await loading
     finally:
-        for running in servers:
-            running.processes.stop()
+        # First: whatever stopping the servers comes to, nothing is left running.
         if proxy is not None:
             proxy.terminate()
             proxy.wait(10)
+        for running in servers:
+            running.processes.stop()
     return _rolled(args, tally, codes)
 
 
