@@ -167,7 +167,11 @@ class Supervisor:
     def stop(self) -> None:
         """Wait until the processes have ended: they see that the fronts have gone."""
         deadline = time.monotonic() + _STOP_S
-        for child in self._children:
+        for number, child in enumerate(self._children):
+            loading = self._table.slot(number).state is State.LOADING
+            if child.pid and loading and self._table.failure is None:
+                # The fronts have gone: nobody will ask the model that it would load.
+                _kill(child.pid, signal.SIGKILL)
             while child.pid:
                 if _reap(child.pid)[0]:
                     child.pid = 0
