@@ -6,10 +6,11 @@ import json
 import os
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.chunks import Chunks
 from byoc_serving.engine import Engine
 from byoc_serving.exchange import Invocation, Response, one_line
 from byoc_serving.machine import Machine
@@ -140,7 +141,25 @@ def _ask(engine: Engine, body: bytes, content_type: str, accept: str) -> tuple[R
     invocation.size_bytes = len(body)
     began = time.monotonic()
     (response,) = engine.run([invocation])
+    response = _whole(response)
     return response, time.monotonic() - began
+
+
+def _whole(response: Response) -> Response:
+    """A response with all of its body, also where that is a stream."""
+    if response.stream is None:
+        return response
+    chunks, body = Chunks(response.stream, None), bytearray()
+    head = replace(chunks.head(), stream=None)
+    if response.stream.whole:
+        return head
+    try:
+        for chunk in chunks:
+            body += chunk
+    except BrokenPipeError:
+        # A client sees 200 and a body that breaks off; here it is what it is, a failure.
+        return replace(head, status=500, body=bytes(body))
+    return replace(head, body=bytes(body))
 
 
 def _summary(response: Response) -> str:

@@ -135,7 +135,7 @@ class Context:
             ValueError: no header value.
         """
         if idx == 0:
-            self.response_content_type = _value(value)
+            self.response_content_type = header_value(value)
 
     def get_response_content_type(self, idx: int) -> str | None:
         """What ``set_response_content_type`` has set."""
@@ -162,7 +162,7 @@ class Context:
         if not _TOKEN.fullmatch(key) or key.lower() in _OURS:
             raise ValueError(f"response header {key!r}: not a name that a handler can set")
         if idx == 0:
-            self.response_headers[key] = _value(value)
+            self.response_headers[key] = header_value(value)
 
     # TorchServe has both names.
     add_response_header = set_response_header
@@ -177,7 +177,12 @@ class Context:
         return tuple(pairs)
 
 
-def _value(value: str) -> str:
+def header_value(value: str) -> str:
+    """The value of a header, as it was given.
+
+    Raises:
+        ValueError: it has characters that would end or break the header.
+    """
     if not _VALUE.fullmatch(value):
         raise ValueError(f"response header value {value[:60]!r}: has characters no header may have")
     return value

@@ -63,12 +63,14 @@ def classify(
         or _is_torch_complaint(error)
         or type(error).__module__.startswith("PIL")
     ):
+        _trace(identifier, stage, error)
         return BadBodyError(explain(error, None))
     if stage == "predict" and (
         isinstance(error, ValueError)
         or _is_torch_complaint(error)
         or (default_predict and isinstance(error, _REFUSALS))
     ):
+        _trace(identifier, stage, error)
         return RefusedByModelError(f"the model refuses this input: {explain(error, None)}")
     log.error(
         "request %s failed in %s_fn",
@@ -80,6 +82,11 @@ def classify(
     escaped = isinstance(error, EscapeError)
     what = error if escaped else f"the handler failed in {stage}_fn with {type(error).__name__}"
     return InternalError(f"{what}; the log has the details under this request_id")
+
+
+def _trace(identifier: str, stage: str, error: Exception) -> None:
+    """Where the client's error came from: it may be a bug all the same."""
+    log.debug("request %s refused in %s_fn", identifier, stage, exc_info=error)
 
 
 def _is_torch_complaint(error: Exception) -> bool:

@@ -9,6 +9,7 @@ next process before it exists.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -136,6 +137,8 @@ class IsolatedApplication(Application):
                 log.info("model process %d is ready", os.getpid())
 
         ModelProcess(place, engine, over).serve(ready)
+        # Tells an end in good order from a crash.
+        self.table.enter(number, State.DRAINING, os.getpid())
 
 
 class IsolatedMaster(Master):
@@ -248,5 +251,7 @@ def _listener(workspace: Path, number: int) -> socket.socket:
 def _end(code: int) -> NoReturn:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        # Closed by the handler, perhaps: going on here would be going on as the master.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -97,6 +98,8 @@ def _check(settings: Settings, arguments: Arguments) -> NoReturn:
 
 def _serve(settings: Settings) -> int:
     _need_packages()
+    # Gunicorn reads this as it is imported, and fails if it is no number; it means nothing here.
+    hidden = os.environ.pop("WEB_CONCURRENCY", None)
     from byoc_serving import (  # noqa: PLC0415 - gunicorn is there now
         gunicorn_conf,
         isolated,
@@ -104,6 +107,8 @@ def _serve(settings: Settings) -> int:
         master,
     )
 
+    if hidden is not None:
+        os.environ["WEB_CONCURRENCY"] = hidden
     logs.configure(settings)
     _check_port(settings)
     gunicorn_conf.raise_descriptor_limit()
@@ -169,7 +174,9 @@ def _check_port(settings: Settings) -> None:
 def _end_worker(code: int) -> NoReturn:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        # Closed by the handler, perhaps, or nobody reads it any more: this is the end all the same.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)
 
 

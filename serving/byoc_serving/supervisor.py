@@ -34,6 +34,8 @@ _CRASHES_AT_ONCE = 5
 #: than two processes that die of it, so this only has to spare the cores.
 _CRASH_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
+#: Fronts end sooner after they have let go of their model process.
+_LEFT_PAUSE_S = 1.0
 #: A process that has given up loading has told why by then.
 _STOP_S = 5.0
 
@@ -127,7 +129,10 @@ class Supervisor:
         row = self._table.slot(number)
         self._table.enter(number, State.EMPTY, 0)
         now = time.monotonic()
-        if row.state is State.READY:
+        if row.state is State.DRAINING:
+            # The server stops and no front was connected. Should one still need it, it comes back.
+            child.due = now + _LEFT_PAUSE_S
+        elif row.state is State.READY:
             child.load_deaths = child.load_failures = 0
             child.crashes = child.crashes + 1 if now - row.since < SHORT_LIFE_S else 0
             child.due = now + (_CRASH_PAUSE_S if child.crashes > _CRASHES_AT_ONCE else 0.0)
@@ -162,7 +167,11 @@ class Supervisor:
     def stop(self) -> None:
         """Wait until the processes have ended: they see that the fronts have gone."""
         deadline = time.monotonic() + _STOP_S
-        for child in self._children:
+        for number, child in enumerate(self._children):
+            loading = self._table.slot(number).state is State.LOADING
+            if child.pid and loading and self._table.failure is None:
+                # The fronts have gone: nobody will ask the model that it would load.
+                _kill(child.pid, signal.SIGKILL)
             while child.pid:
                 if _reap(child.pid)[0]:
                     child.pid = 0

@@ -130,10 +130,10 @@ class Variables:
         if text is None:
             return None
         first, dash, last = text.partition("-")
-        if not (dash and first.strip().isdigit() and last.strip().isdigit()):
+        low, high = _digits(first.strip()), _digits(last.strip())
+        if not dash or low is None or high is None:
             self._bad(name, "two ports, such as 9100-9200")
             return None
-        low, high = int(first), int(last)
         if not 1 <= low <= high <= 65535:
             self._bad(name, "two ports, the lower one first, up to 65535")
             return None
@@ -144,8 +144,16 @@ class Variables:
         text = self.text(name)
         if text is None:
             return logging.INFO
-        level = int(text) if text.isdigit() else logging.getLevelName(text.upper())
+        level = _digits(text)
+        if level is None:
+            level = logging.getLevelName(text.upper())
         if not isinstance(level, int):
             self._bad(name, "a level's number, such as 20, or its name, such as INFO")
             return logging.INFO
         return level
+
+
+def _digits(text: str) -> int | None:
+    """A number as plain digits, no more of them than any of ours has."""
+    # isdigit() alone also takes "²", which int() refuses, as it does thousands of digits.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None

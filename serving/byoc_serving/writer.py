@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from byoc_serving.context import header_value
 from byoc_serving.decoding import answer_type
 from byoc_serving.errors import RequestError
 from byoc_serving.exchange import Invocation, Response
@@ -118,7 +119,7 @@ class Writer:
         if users and isinstance(result, tuple) and len(result) == 2:
             second = result[1]
             if isinstance(second, str) and "/" in second:
-                result, kind = result
+                result, kind = result[0], _content_type(second)
         if users and isinstance(result, str):
             body = result.encode()
         elif isinstance(result, (bytes, bytearray, memoryview)):
@@ -134,6 +135,15 @@ class Writer:
             context.response_content_type or kind,
             context.headers(),
         )
+
+
+def _content_type(value: str) -> str:
+    try:
+        return header_value(value)
+    except ValueError as error:
+        # A bug of the handler wherever it returned it: a ValueError of predict_fn's would be
+        # taken for its opinion of the input.
+        raise TypeError(f"content type {value[:60]!r}: {error}") from None
 
 
 def _encode(prediction: Any, kind: str) -> bytes:

@@ -80,6 +80,28 @@ def test_a_check_runs_the_handlers_functions_and_reports_their_failure(serve, mo
     assert "Traceback" not in bad.stderr
 
 
+@pytest.mark.parametrize(
+    ("fault", "code", "status", "answer"),
+    [("", 0, 200, "onetwo"), ("first", 1, 500, "predict_fn"), ("last", 1, 500, "one")],
+)
+def test_a_check_reads_a_streaming_answer_to_its_end(
+    serve, model_root, fault, code, status, answer
+):
+    handler = f"""
+        def model_fn(model_dir): return {fault!r}
+        def predict_fn(data, model):
+            if model == "first": raise OSError("early")
+            yield "one"
+            if model == "last": raise OSError("late")
+            yield "two"
+    """
+    done = serve(model_root(handler, sample__json=b"[[1]]"), "--check", "--json")
+    assert done.returncode == code, done.stderr
+    report = json.loads(done.stdout)
+    assert report["status"] == status
+    assert answer in report["answer"]
+
+
 def test_a_check_without_a_sample_says_that_nothing_was_predicted(serve, model_root):
     done = serve(model_root(HANDLER), "--check")
 

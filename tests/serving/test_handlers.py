@@ -103,6 +103,39 @@ def test_body_and_type_from_output_fn_are_sent(start, model_root, front):
     assert (answer.body, answer.headers["content-type"]) == (b"<x/>", "application/xml")
 
 
+@pytest.mark.parametrize(
+    "functions",
+    [
+        "def predict_fn(d, m): return d\ndef output_fn(p, a): return b'x', KIND",
+        "def transform_fn(m, b, c, a): return b'x', KIND",
+    ],
+)
+def test_content_type_that_would_add_a_header_is_an_error_of_the_handler(
+    start, model_root, front, functions
+):
+    kind = 'KIND = "text/plain\\r\\nX-Smuggled: 1"\n'
+    server = start(model_root(MODEL + kind + functions), BYOC_FRONT=front).wait_ready()
+    answer = server.invoke("[[1]]")
+    assert answer.status == 500
+    assert "the handler failed in" in answer.error
+    assert "x-smuggled" not in answer.headers
+    identifier = answer.json["error"]["request_id"]
+    server.wait_until(lambda: f"request {identifier} failed in" in server.log)
+    assert server.terminate() == 0
+    assert "content type 'text/plain" in server.log
+
+
+def test_where_a_refusal_came_from_is_in_the_log_when_that_is_asked_for(start, model_root):
+    handler = MODEL + "def predict_fn(d, m): raise ValueError('a bug, perhaps')\n"
+    server = start(model_root(handler), SAGEMAKER_CONTAINER_LOG_LEVEL="10").wait_ready()
+    answer = server.invoke("[[1]]")
+    assert answer.status == 422
+    assert server.terminate() == 0
+    (line,) = [line for line in server.lines if "refused in predict_fn" in line]
+    assert answer.json["error"]["request_id"] in line
+    assert "inference.py" in line
+
+
 @pytest.mark.contract(67)
 def test_custom_attributes_are_read_and_come_back_only_when_set(start, model_root, front):
     handler = MODEL + textwrap.dedent("""

@@ -274,6 +274,13 @@ def open_files(pid: int) -> set[str]:
 
 
 @pytest.mark.contract(72, 73)
+def test_stop_takes_the_end_of_the_model_process_for_no_crash(isolated):
+    server = isolated().wait_ready()
+    assert server.invoke("[[1]]").status == 200
+    assert server.terminate() == 0
+    assert "ERROR" not in server.log
+
+
 def test_killed_front_takes_its_own_connections_only_and_its_memory_comes_back(
     isolated, gate, crowd
 ):

@@ -511,6 +511,35 @@ def test_bad_settings_are_all_told_with_exit_code_2(start, model_root):
     assert "BYOC_QUEUE_SIZE='0'" in server.log
 
 
+def test_variable_of_gunicorn_that_is_no_number_changes_nothing(start, model_root):
+    handler = """
+        import os
+        def model_fn(model_dir): return os.environ["WEB_CONCURRENCY"]
+        def predict_fn(data, model): return model
+    """
+    server = start(model_root(handler), WEB_CONCURRENCY="many").wait_ready()
+    assert server.invoke("[[1]]").json == "many"
+    assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("topology", ["inline", "isolated"])
+def test_handler_that_closes_standard_output_ends_like_any_other(
+    start, model_root, front, topology
+):
+    handler = """
+        import sys
+        def model_fn(model_dir): return "closed"
+        def predict_fn(data, model):
+            sys.stdout.close()
+            return model
+    """
+    server = start(model_root(handler), BYOC_FRONT=front, BYOC_TOPOLOGY=topology).wait_ready()
+    assert server.invoke("[[1]]").json == "closed"
+    assert server.terminate() == 0
+    assert "Traceback" not in server.log
+    assert "ERROR" not in server.log
+
+
 def test_port_that_is_taken_is_one_clear_line(start, model_root):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -46,12 +46,16 @@ def test_smaller_platform_payload_does_not_lower_the_limit():
         ("SAGEMAKER_BIND_TO_PORT", "70000"),
         ("SAGEMAKER_SAFE_PORT_RANGE", "9200-9100"),
         ("SAGEMAKER_SAFE_PORT_RANGE", "9200"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "²-³"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", f"1-{'9' * 70}"),
         ("SAGEMAKER_MODEL_SERVER_WORKERS", "two"),
         ("BYOC_FRONT", "nginx"),
         ("BYOC_QUEUE_SIZE", "-1"),
         ("BYOC_ACCESS_LOG", "maybe"),
         ("BYOC_HANDLER", "relative.py"),
         ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "²"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "9" * 70),
         ("BYOC_LOG_FORMAT", "xml"),
         ("BYOC_METRICS", "perhaps"),
         ("BYOC_EMF_NAMESPACE", "AWS/Mine"),
@@ -67,6 +71,14 @@ def test_bad_value_is_named_with_what_was_expected(name, value):
         Settings.from_environ({name: value})
     assert len(caught.value.problems) == 1
     assert f"{name}={value!r}" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("name", ["SAGEMAKER_SAFE_PORT_RANGE", "SAGEMAKER_CONTAINER_LOG_LEVEL"])
+def test_more_digits_than_python_reads_are_a_bad_value_like_any_other(name):
+    digits = "9" * 5000
+    with pytest.raises(SettingsError, match="expected") as caught:
+        Settings.from_environ({name: f"1-{digits}" if "RANGE" in name else digits})
+    assert len(caught.value.problems) == 1
 
 
 def test_all_problems_are_reported_at_once():
