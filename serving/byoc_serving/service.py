@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from byoc_serving import health, openapi_models, openapi_parts
+from byoc_serving import health
 from byoc_serving.backend import Delivery, settle
 from byoc_serving.batcher import Admission, FullError
 from byoc_serving.description import Description
@@ -272,14 +272,11 @@ class Service:
 
     def document(self, method: str) -> Response:
         """``/openapi.json``."""
-        if self.settings.multi_model:
-            return openapi_parts.answer(method, openapi_models.document(self.settings))
         from byoc_serving import openapi  # noqa: PLC0415 - needs numpy, imported by now
 
         description = Description.read(self.workspace) if self.workspace else Description()
         sample = Sample.find(self.settings.model_dir)
-        content = openapi.document(self.settings, description, sample)
-        return openapi_parts.answer(method, content)
+        return openapi.answer(method, self.settings, description, sample)
 
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""
