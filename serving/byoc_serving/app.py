@@ -73,7 +73,10 @@ def create_app(service: Service) -> flask.Flask:
     route(
         "/metrics",
         lambda: exposition.answer(
-            flask.request.method, flask.request.headers.get("Accept", ""), service.collector
+            flask.request.method,
+            flask.request.headers.get("Accept", ""),
+            service.collector,
+            several=service.settings.multi_model,
         ),
     )
     route("/openapi.json", lambda: service.document(flask.request.method))
@@ -81,20 +84,21 @@ def create_app(service: Service) -> flask.Flask:
     def refused(error: Exception) -> flask.Response:
         if isinstance(error, WebsocketMismatch):
             error = _no_upgrade(service)
-        return flask_response(service.refusal(_translated(error), headers_of(flask.request)))
+        told = _translated(error, service)
+        return flask_response(service.refusal(told, headers_of(flask.request)))
 
     app.register_error_handler(HTTPException, refused)
     app.register_error_handler(Exception, refused)
     return app
 
 
-def _translated(error: Exception) -> RequestError:
+def _translated(error: Exception, service: Service) -> RequestError:
     request = flask.request
     if isinstance(error, RequestError):
         return error
     if isinstance(error, HTTPException):
         if error.code == 404:
-            return NotFoundError(no_route(request.path))
+            return NotFoundError(no_route(request.path, several=service.settings.multi_model))
         if error.code == 405:
             allowed = ", ".join(health.PING_METHODS) if request.path == "/ping" else "POST"
             return MethodNotAllowedError(request.method, request.path, allowed)
@@ -123,7 +127,7 @@ def _no_upgrade(service: Service) -> RequestError:
             f"no WebSocket on {path[:100]} with BYOC_FRONT=wsgi; unset it for the ASGI front"
         )
     if path not in (service.backend.bidirectional_paths or ()):
-        return NotFoundError(no_route(path))
+        return NotFoundError(no_route(path, several=service.settings.multi_model))
     return UpgradeRequiredError(
         f"{path} is a WebSocket: send Upgrade: websocket with Connection: Upgrade",
         (("Upgrade", "websocket"),),
@@ -132,9 +136,8 @@ def _no_upgrade(service: Service) -> RequestError:
 
 def _execution_parameters(service: Service) -> Response:
     if not service.settings.execution_parameters:
-        return service.refusal(
-            NotFoundError(no_route(flask.request.path)), headers_of(flask.request)
-        )
+        missing = no_route(flask.request.path, several=service.settings.multi_model)
+        return service.refusal(NotFoundError(missing), headers_of(flask.request))
     if flask.request.method not in ("GET", "HEAD"):
         error = MethodNotAllowedError(flask.request.method, flask.request.path, "GET, HEAD")
         return service.refusal(error, headers_of(flask.request))

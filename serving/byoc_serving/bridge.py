@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.asgi import read_all, respond
 from byoc_serving.errors import RequestError
 from byoc_serving.exchange import Response, error_response, request_id
+from byoc_serving.relay import start_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,19 @@ class Bridge:
             return
         environ = environ_of(scope, body)
         response = await asyncio.get_running_loop().run_in_executor(None, _call, self._app, environ)
-        await respond(send, response)
+        if scope["method"] == "HEAD":
+            await _head(send, response)
+        else:
+            await respond(send, response)
+
+
+async def _head(send: Send, response: Response) -> None:
+    """Send a head alone; its length is that of the answer to GET (RFC 9110 section 8.6)."""
+    told = [value for name, value in response.headers if name.lower() == "content-length"]
+    length = int(told[0]) if told else None
+    other = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
+    await send(start_message(replace(response, headers=other), length))
+    await send({"type": "http.response.body", "body": b""})
 
 
 def environ_of(scope: Message, body: bytes) -> dict[str, Any]:
@@ -103,5 +117,9 @@ def _call(app: Any, environ: dict[str, Any]) -> Response:
             result.close()
     status, headers = started[0]
     kind = next((v for n, v in headers if n.lower() == "content-type"), "text/plain")
-    rest = tuple((n, v) for n, v in headers if n.lower() not in {"content-type", "content-length"})
+    left_out = {"content-type", "content-length"}
+    if environ["REQUEST_METHOD"] == "HEAD":
+        # The body is empty, and its length that of the one that GET gets.
+        left_out.remove("content-length")
+    rest = tuple((n, v) for n, v in headers if n.lower() not in left_out)
     return Response(int(status.split(" ", 1)[0]), b"".join(chunks), kind, rest)

@@ -55,7 +55,10 @@ def envelope(invocation: Invocation, *, headers: bool) -> tuple[Any, ...]:
         *(invocation.content_type, invocation.accept, invocation.custom_attributes),
         *(invocation.request_id, invocation.deadline),
         list(invocation.headers) if headers else [],
-        session and (session.identifier, str(session.path), session.expires, session.is_new),
+        # A session with nothing in it is false, and it is one all the same.
+        None
+        if session is None
+        else (session.identifier, str(session.path), session.expires, session.is_new),
     )
 
 

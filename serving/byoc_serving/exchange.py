@@ -212,9 +212,10 @@ def one_line(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def no_route(path: str) -> str:
-    """The message of a 404."""
-    return f"no route {path[:100]}; there are GET /ping and POST /invocations"
+def no_route(path: str, *, several: bool) -> str:
+    """The message of a 404, on a server of one model or of several."""
+    ask = "POST /models/<name>/invoke, and GET and POST /models" if several else "POST /invocations"
+    return f"no route {path[:100]}; there are GET /ping and {ask}"
 
 
 def error_response(error: RequestError, identifier: str) -> Response:

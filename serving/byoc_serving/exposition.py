@@ -31,16 +31,17 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def answer(method: str, accept: str, collector: Collector | None) -> Response:
+def answer(method: str, accept: str, collector: Collector | None, *, several: bool) -> Response:
     """The answer to a request for ``/metrics``.
 
     Args:
         method: the request's.
         accept: its Accept header; OpenMetrics only where asked for.
         collector: None when metrics are switched off.
+        several: whether the server is one of several models.
     """
     if collector is None:
-        return error_response(NotFoundError(no_route("/metrics")), request_id())
+        return error_response(NotFoundError(no_route("/metrics", several=several)), request_id())
     if method not in {"GET", "HEAD"}:
         refused = MethodNotAllowedError(method, "/metrics", "GET, HEAD")
         return error_response(refused, request_id())

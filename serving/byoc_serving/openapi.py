@@ -11,6 +11,8 @@ from byoc_serving.errors import MethodNotAllowedError
 from byoc_serving.exchange import ERROR_BODY_LIMIT, JSON, Response, error_response, request_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from byoc_serving.description import Description
     from byoc_serving.sample import Sample
     from byoc_serving.settings import Settings
@@ -32,18 +34,26 @@ _ERRORS = {
     500: "The handler failed; the log has the details under the request's id.",
     503: "Loading, full, or stopping; try again after `Retry-After` seconds.",
     504: "The answer would have come too late.",
+    507: "There is no room on the disk for a long body.",
+}
+#: Further ones where there are stateful sessions.
+_SESSION_ERRORS = {
+    404: "There is no session of this id, or no longer.",
+    409: "Another request of the session has been running for too long.",
 }
 
 
-def answer(
-    method: str, settings: Settings, description: Description, sample: Sample | None
-) -> Response:
-    """The answer to a request for ``/openapi.json``."""
+def answer(method: str, document: Callable[[], dict[str, Any]]) -> Response:
+    """The answer to a request for ``/openapi.json``.
+
+    Args:
+        method: the request's.
+        document: makes the document.
+    """
     if method not in {"GET", "HEAD"}:
         refused = MethodNotAllowedError(method, "/openapi.json", "GET, HEAD")
         return error_response(refused, request_id())
-    content = document(settings, description, sample)
-    return Response(200, json.dumps(content, ensure_ascii=False).encode())
+    return Response(200, json.dumps(document(), ensure_ascii=False).encode())
 
 
 def document(settings: Settings, description: Description, sample: Sample | None) -> dict[str, Any]:
@@ -54,9 +64,25 @@ def document(settings: Settings, description: Description, sample: Sample | None
         description: the loaded model; its own functions decide about types.
         sample: shown as the example of a request's body.
     """
+    about = f"Model {settings.model_dir} with {description.origin} on {description.device}."
+    invoke = invocation(settings, description.functions, sample)
+    return whole(settings, about, {"/invocations": {"post": invoke}}, SCHEMAS)
+
+
+def whole(
+    settings: Settings, about: str, models: dict[str, Any], schemas: dict[str, Any]
+) -> dict[str, Any]:
+    """A document: the routes that every server has, and those of its models.
+
+    Args:
+        settings: which routes there are.
+        about: what is served.
+        models: the paths that reach models.
+        schemas: what the document refers to.
+    """
     paths: dict[str, Any] = {
         "/ping": {"get": _ping("ping"), "post": _ping("pingByPost"), "head": _ping("pingHead")},
-        "/invocations": {"post": _invocations(settings, description, sample)},
+        **models,
         "/openapi.json": {"get": _read("openapi", "This document.", {JSON: {"schema": {}}})},
     }
     if settings.metrics:
@@ -73,7 +99,7 @@ def document(settings: Settings, description: Description, sample: Sample | None
             "get": _read(
                 "executionParameters",
                 "How a batch transform job should send its records.",
-                {JSON: {"schema": _ref("ExecutionParameters")}},
+                {JSON: {"schema": ref("ExecutionParameters")}},
             )
         }
     return {
@@ -81,12 +107,10 @@ def document(settings: Settings, description: Description, sample: Sample | None
         "info": {
             "title": "SageMaker endpoint",
             "version": metadata.version("sagemaker-byoc"),
-            "description": (
-                f"Model {settings.model_dir} with {description.origin} on {description.device}."
-            ),
+            "description": about,
         },
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": schemas},
     }
 
 
@@ -94,13 +118,13 @@ def _read(name: str, text: str, content: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": text,
-        "responses": {"200": {"description": text, "content": content}, "405": _error(405)},
+        "responses": {"200": {"description": text, "content": content}, "405": error(405)},
     }
 
 
 def _ping(name: str) -> dict[str, Any]:
     def state(text: str, schema: str) -> dict[str, Any]:
-        return {"description": text, "content": {JSON: {"schema": _ref(schema)}}}
+        return {"description": text, "content": {JSON: {"schema": ref(schema)}}}
 
     return {
         "operationId": name,
@@ -111,15 +135,22 @@ def _ping(name: str) -> dict[str, Any]:
                 **state("It cannot yet, or no more.", "NotReady"),
                 "headers": {"Retry-After": _header("Seconds to wait.", {"type": "integer"})},
             },
-            "405": _error(405),
+            "405": error(405),
         },
     }
 
 
-def _invocations(
-    settings: Settings, description: Description, sample: Sample | None
+def invocation(
+    settings: Settings, functions: tuple[str, ...], sample: Sample | None
 ) -> dict[str, Any]:
-    own = set(description.functions)
+    """The operation that asks a model.
+
+    Args:
+        settings: the limits.
+        functions: the user's own; they decide about types.
+        sample: shown as the example of a body.
+    """
+    own = set(functions)
     any_type: dict[str, Any] = {"*/*": {}}
     reads = any_type if own & {"input_fn", "transform_fn"} else _INPUTS
     if sample is not None and sample.text is not None:
@@ -127,27 +158,37 @@ def _invocations(
         value = json.loads(shown) if sample.content_type == JSON and _is_json(shown) else shown
         known = reads.get(sample.content_type, {})
         reads = {**reads, sample.content_type: {**known, "example": value}}
+    errors = {**_ERRORS, **(_SESSION_ERRORS if settings.session_ttl_s else {})}
     responses: dict[str, Any] = {
         "200": {
             "description": "The prediction, in the type that `Accept` prefers.",
             "headers": {"X-Amzn-SageMaker-Custom-Attributes": _header("What the handler set.")},
             "content": any_type if own & {"output_fn", "transform_fn"} else _OUTPUTS,
         },
-        **{str(status): _error(status) for status in _ERRORS},
+        **{str(status): error(status, errors[status]) for status in sorted(errors)},
     }
     if own & {"input_fn", "predict_fn", "output_fn", "transform_fn"}:
         # A handler may set any status.
         responses["default"] = {"description": "What the handler answered.", "content": any_type}
+    parameters = [
+        _parameter("X-Amzn-SageMaker-Custom-Attributes", "Handed to the handler."),
+        _parameter(
+            "X-Amzn-SageMaker-Inference-Id",
+            "Names the request in the log; one that is not visible ASCII is replaced.",
+        ),
+    ]
+    if settings.session_ttl_s:
+        parameters.append(
+            _parameter(
+                "X-Amzn-SageMaker-Session-Id",
+                "The stateful session that the request belongs to; NEW_SESSION opens one, whose "
+                "id the answer has in the same header.",
+            )
+        )
     return {
         "operationId": "invoke",
         "summary": "Ask the model.",
-        "parameters": [
-            _parameter("X-Amzn-SageMaker-Custom-Attributes", "Handed to the handler."),
-            _parameter(
-                "X-Amzn-SageMaker-Inference-Id",
-                "Names the request in the log; one that is not visible ASCII is replaced.",
-            ),
-        ],
+        "parameters": parameters,
         "requestBody": {
             "required": True,
             "description": (
@@ -176,14 +217,16 @@ def _header(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"description": text, "schema": schema or {"type": "string"}}
 
 
-def _ref(name: str) -> dict[str, str]:
+def ref(name: str) -> dict[str, str]:
+    """A reference to one of the document's schemas."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _error(status: int) -> dict[str, Any]:
+def error(status: int, text: str | None = None) -> dict[str, Any]:
+    """A response of an error; without a text the one that its status has everywhere."""
     response: dict[str, Any] = {
-        "description": _ERRORS[status],
-        "content": {JSON: {"schema": _ref("Error")}},
+        "description": text or _ERRORS[status],
+        "content": {JSON: {"schema": ref("Error")}},
     }
     if status == 503:
         response["headers"] = {"Retry-After": _header("Seconds to wait.", {"type": "integer"})}
@@ -192,7 +235,8 @@ def _error(status: int) -> dict[str, Any]:
     return response
 
 
-def _object(required: dict[str, Any]) -> dict[str, Any]:
+def strict(required: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has these members and no others."""
     return {
         "type": "object",
         "properties": required,
@@ -201,15 +245,15 @@ def _object(required: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_TEXT = {"type": "string"}
-_SCHEMAS: dict[str, Any] = {
+TEXT = {"type": "string"}
+SCHEMAS: dict[str, Any] = {
     "Error": {
-        **_object({"error": _object({"code": _TEXT, "message": _TEXT, "request_id": _TEXT})}),
+        **strict({"error": strict({"code": TEXT, "message": TEXT, "request_id": TEXT})}),
         "description": f"Always shorter than {ERROR_BODY_LIMIT} bytes.",
     },
-    "Ready": _object({"status": {"const": "ready"}}),
-    "NotReady": _object({"status": {"enum": ["loading", "failed", "stopping"]}, "cause": _TEXT}),
-    "ExecutionParameters": _object(
+    "Ready": strict({"status": {"const": "ready"}}),
+    "NotReady": strict({"status": {"enum": ["loading", "failed", "stopping"]}, "cause": TEXT}),
+    "ExecutionParameters": strict(
         {
             "MaxConcurrentTransforms": {"type": "integer", "minimum": 1},
             "BatchStrategy": {"enum": ["MULTI_RECORD", "SINGLE_RECORD"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from byoc_serving.asgi import read_all, respond, watched
@@ -74,7 +75,11 @@ class Porter(LoopWorker):
         elif scope["path"] == "/metrics":
             # In a thread, since a package is imported for it.
             response = await asyncio.get_running_loop().run_in_executor(
-                None, answer, scope["method"], _accept(scope), self._collector()
+                None,
+                partial(answer, several=self.app.settings.multi_model),
+                scope["method"],
+                _accept(scope),
+                self._collector(),
             )
             await respond(send, response)
         elif scope["path"] == "/ping" or self.table.porter_listens or not self.table.ready_count:
@@ -113,7 +118,7 @@ class Porter(LoopWorker):
             allowed = "POST" if path == "/invocations" else ", ".join(PING_METHODS)
             error = MethodNotAllowedError(method, path, allowed)
         else:
-            error = NotFoundError(no_route(path))
+            error = NotFoundError(no_route(path, several=self.app.settings.multi_model))
         return error_response(error, request_id())
 
     async def _serve(self) -> None:

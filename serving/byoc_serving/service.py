@@ -274,9 +274,13 @@ class Service:
         """``/openapi.json``."""
         from byoc_serving import openapi  # noqa: PLC0415 - needs numpy, imported by now
 
-        description = Description.read(self.workspace) if self.workspace else Description()
-        sample = Sample.find(self.settings.model_dir)
-        return openapi.answer(method, self.settings, description, sample)
+        def document() -> dict[str, Any]:
+            description = Description.read(self.workspace) if self.workspace else Description()
+            return openapi.document(
+                self.settings, description, Sample.find(self.settings.model_dir)
+            )
+
+        return openapi.answer(method, document)
 
     def enter(self, state: State, pid: int) -> None:
         """Tell the other processes what this worker does now."""

@@ -105,6 +105,14 @@ def test_every_listed_route_exists_and_answers_as_listed(shared_server):
     assert shared_server.request("POST", "/openapi.json", b"").status == 405
 
 
+def test_head_tells_the_length_that_get_has(shared_server):
+    for path in ("/openapi.json", "/execution-parameters", "/nothing"):
+        answer = shared_server.request("GET", path)
+        head = shared_server.request("HEAD", path)
+        assert (head.status, head.body) == (answer.status, b"")
+        assert int(head.headers["content-length"]) == len(answer.body) > 0
+
+
 @pytest.mark.contract(64)
 def test_schemathesis_finds_nothing(shared_server, tmp_path):
     """Data that the document allows and data that it forbids, each answered as it says."""

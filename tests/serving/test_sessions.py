@@ -210,3 +210,16 @@ def test_without_a_time_to_live_sessions_are_the_handlers_business(start, model_
     server = start(model_root(HANDLER), BYOC_FRONT=front, BYOC_SESSION_TTL_SECONDS="0")
     answer = ask(server.wait_ready(), "NEW_SESSION", requestType="NEW_SESSION")
     assert (answer.json, ID in answer.headers) == ({"session": None}, False)
+
+
+@pytest.mark.contract(91)
+def test_a_session_in_which_nothing_is_yet_reaches_the_process_of_the_model(model_root, start):
+    root = model_root(HANDLER)
+    server = start(root, BYOC_TOPOLOGY="isolated").wait_ready()
+    kind = {"Content-Type": "application/json"}
+
+    opened = server.request("POST", "/invocations", b"{}", {**kind, ID: "NEW_SESSION"})
+    assert opened.status == 200
+    assert opened.json["count"] == 1
+    named = {**kind, ID: opened.json["id"]}
+    assert server.request("POST", "/invocations", b"{}", named).json["count"] == 2

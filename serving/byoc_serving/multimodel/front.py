@@ -75,6 +75,8 @@ def create_models_app(service: Service, fleet: Fleet) -> flask.Flask:
 
     def models() -> flask.Response | None:
         # Before Flask's own routing, which would decode names, and join their slashes.
+        if flask.request.path == "/openapi.json":
+            return flask_response(_document(service))
         if not is_ours(flask.request.path):
             return None
         try:
@@ -85,6 +87,13 @@ def create_models_app(service: Service, fleet: Fleet) -> flask.Flask:
 
     app.before_request(models)
     return app
+
+
+def _document(service: Service) -> Response:
+    from byoc_serving import openapi  # noqa: PLC0415 - needs numpy, as no start of this front does
+    from byoc_serving.multimodel.openapi import document  # noqa: PLC0415 - for the same reason
+
+    return openapi.answer(flask.request.method, lambda: document(service.settings))
 
 
 def _answer(service: Service, fleet: Fleet) -> Response:
