@@ -24,7 +24,7 @@ demo_options = --data '$(DATA)' --engine '$(ENGINE)' --digits '$(DIGITS)' --outp
 build_options = --lane '$(LANE)' $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
 
 bench_options = $(if $(PEERS),--peers '$(PEERS)') $(if $(SECONDS),--seconds '$(SECONDS)') \
-	$(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(QUICK),--quick)
+	$(if $(ROUNDS),--rounds '$(ROUNDS)') $(if $(QUICK),--quick) $(if $(CACHE),--cache '$(CACHE)')
 
 .PHONY: help
 help: ## List the verbs
@@ -50,7 +50,7 @@ test: setup ## Run the whole test suite (TESTS=path); container tests need a Doc
 	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: bench-serving
-bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1)
+bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1 CACHE=folder)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.serving $(bench_options)
 
 .PHONY: bench-gpu

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from benchmarks.serving.trial import Running
 
 STOP_S = 25.0
+#: Without a time-out of its own a check has as long as its interval, 100 ms; under full load an
+#: answer may take longer, and the proxy would call both servers down and answer 503 by itself.
 PROXY = """\
 global
   maxconn 4096
@@ -42,6 +44,7 @@ defaults
   timeout connect 2s
   timeout client 75s
   timeout server 75s
+  timeout check 5s
   retries 5
   option redispatch 1
   retry-on conn-failure 503

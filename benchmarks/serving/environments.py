@@ -44,6 +44,8 @@ def binaries(peer: Peer, cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         _install(peer, folder, cache)
         stamp.write_text(digest)
+    # Each time: a cache may be used by another checkout than the one that made it.
+    shared_torch(cache)
     return folder / "bin"
 
 
@@ -60,7 +62,8 @@ def _install(peer: Peer, folder: Path, cache: Path) -> None:
     _run([uv, "pip", "install", "--quiet", "--python", str(python), *peer.requirements, *COMMON])
     packages = next((folder / "lib").glob("python*")) / "site-packages"
     # At the end of sys.path: what the peer itself needs comes first.
-    (packages / "shared-torch.pth").write_text(f"{shared_torch(cache)}\n")
+    torch = (cache / "torch").resolve()
+    (packages / "shared-torch.pth").write_text(f"{torch}\n")
 
 
 def _run(command: list[str]) -> None:

@@ -27,6 +27,15 @@ _HEAD = (
     "errors",
 )
 
+_LEGEND = (
+    "c32, c1: 32 connections, 1 connection, each with one request at a time (a closed loop: "
+    "latency leaves out the wait before sending). Bold: this project; ▲: a peer that is faster "
+    "than byoc; italics: a bound without a model. +frozen: a peer given the traced, frozen, "
+    "channels-last model. x byoc compares best rates. Errors: statuses of 400 and more and broken "
+    "connections under load; answers are compared with the model's own before and after it, not "
+    "during it. Start: to the first right answer, the best round."
+)
+
 
 def render(rows: Sequence[Row], bounds: Bounds | None, about: Mapping[str, str]) -> str:
     """The whole report."""
@@ -44,9 +53,16 @@ def render(rows: Sequence[Row], bounds: Bounds | None, about: Mapping[str, str])
             f'`python -c "import torch"`: {bounds.import_torch_s:.2f} s.',
         ]
     lines += [f"Not measured: {row.peer.name}: {row.failure}" for row in rows if row.failure]
-    lines += ["", "How each is set up:", ""]
-    lines += [f"- {row.peer.name}: {row.peer.about}" for row in measured]
+    lines += ["", _LEGEND, "", "How each is set up:", ""]
+    lines += [f"- {row.peer.name}: {_setup(row)}" for row in measured]
     return "\n".join(lines)
+
+
+def _setup(row: Row) -> str:
+    """How a server is configured, and which versions were installed."""
+    versions = f" [{', '.join(row.peer.requirements)}]" if row.peer.requirements else ""
+    joins = "" if row.peer.calibration or row.peer.batches else "; no batching"
+    return f"{row.peer.about}{joins}{versions}"
 
 
 def _disturbed(rows: Sequence[Row]) -> list[str]:

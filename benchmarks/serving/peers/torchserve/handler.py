@@ -1,9 +1,8 @@
-"""TorchServe: a handler that is given a batch; bodies arrive decoded when they are JSON."""
+"""TorchServe: a handler that is given a batch, and decodes each body itself."""
 
 from typing import Any
 
 import digits
-import numpy as np
 
 
 class Digits:
@@ -13,12 +12,15 @@ class Digits:
     def initialize(self, context: Any) -> None:
         self.model = digits.load()
 
-    def handle(self, requests: list[dict[str, Any]], context: Any) -> list[list[Any]]:
-        bodies = [request.get("body") or request.get("data") for request in requests]
+    def handle(self, requests: list[dict[str, Any]], context: Any) -> list[bytes]:
         images = [
-            digits.decode(bytes(body), digits.NPY)
-            if isinstance(body, (bytes, bytearray))
-            else np.asarray(body, dtype=np.float32)
-            for body in bodies
+            digits.decode(
+                bytes(request.get("body") or request.get("data")),
+                context.get_request_header(number, "Content-Type"),
+            )
+            for number, request in enumerate(requests)
         ]
-        return [output.tolist() for output in digits.predict_batch(self.model, images)]
+        context.set_all_response_status(200, "OK")
+        for number in range(len(requests)):
+            context.set_response_content_type(number, "application/json")
+        return [digits.encode(output) for output in digits.predict_batch(self.model, images)]
