@@ -7,6 +7,9 @@ faster. An input of another shape is compared once before its form answers alone
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 import threading
 import time
@@ -149,6 +152,8 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - the model as loaded goes on answering
             log.warning("BYOC_OPTIMIZE=%s has no effect: %s", self._mode, _line(error))
             return
+        del forms, good, inputs, expected, timed
+        _give_back()
         shape = (sample.dtype, *sample.shape[1:])
         self._shapes[shape] = True
         rows = SIZES[-1]
@@ -240,6 +245,13 @@ def _times(
                 seconds = time.perf_counter() - began
                 times[form.name][rows] = min(times[form.name][rows], seconds)
     return times
+
+
+def _give_back() -> None:
+    """Return to the system what the forms that were not chosen have left free (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _line(error: Exception) -> str:
