@@ -8,7 +8,6 @@ its next batch waiting.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-#: Of the newest measurement.
-_WEIGHT = 0.1
 
 
 class FullError(Exception):
@@ -44,8 +39,6 @@ class Admission:
         self.working = 0
         #: Requests outside, which a front holds back unread.
         self.held = 0
-        self._pace_s = 0.0
-        self._since = 0.0
         self._lock = threading.Lock()
 
     def enter(self, size_bytes: int, reserved_bytes: int | None = None) -> None:
@@ -81,22 +74,12 @@ class Admission:
     def begin(self) -> None:
         """One more item is with the model."""
         with self._lock:
-            if not self.working:
-                self._since = time.monotonic()
             self.working += 1
 
-    def end(self, items: int, *, measured: bool = True) -> None:
+    def end(self, items: int) -> None:
         """The model has done with so many items."""
         with self._lock:
             self.working -= items
-            if measured and items:
-                now = time.monotonic()
-                pace_s, self._since = (now - self._since) / items, now
-                self._pace_s += _WEIGHT * (pace_s - self._pace_s) if self._pace_s else pace_s
-
-    def wait_s(self, items: int) -> float:
-        """How long so many items will take, at the pace of the last ones; 0 when not known."""
-        return items * self._pace_s
 
     def leave(self, size_bytes: int) -> None:
         """An item is done."""

@@ -27,7 +27,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,12})\r\n", re.IGNORECASE)
 _ID = re.compile(
     rb"\r\nx-amzn-(?:sagemaker-inference-id|requestid): *([!-~]{1,128})\r\n", re.IGNORECASE
 )
-#: So many may wait for however long it takes.
+#: So many may wait for however long it takes; beyond them, nobody while the first has waited
+#: for as long as the settings say.
 ALWAYS = 1024
 #: A request with any of these but one Content-Length is for the parser.
 _SPECIAL = re.compile(
@@ -53,7 +54,8 @@ class Gate:
         settings = service.settings
         # A transform job sends no more at once than it was told to; it must not be refused.
         self._queue_s = math.inf if settings.batch else settings.queue_s
-        self._held: deque[tuple[Protocol, bytes]] = deque()
+        #: Each with the time at which it came.
+        self._held: deque[tuple[Protocol, bytes, float]] = deque()
         self._bytes = 0
         self._timer: Any = None
         service.on_answers = self.answered
@@ -69,7 +71,7 @@ class Gate:
         if self._full(waiting):
             return self._refused(connection, data, waiting)
         connection.hold()
-        self._held.append((connection, data))
+        self._held.append((connection, data, self._loop.time()))
         self._bytes += len(data)
         admission.held += 1
         self._look_later()
@@ -77,9 +79,13 @@ class Gate:
 
     def _full(self, waiting: int) -> bool:
         admission = self._service.admission
-        if waiting < admission.max_items and self._bytes < admission.max_bytes:
-            return waiting >= ALWAYS and admission.wait_s(waiting) > self._queue_s
-        return True
+        if waiting >= admission.max_items or self._bytes >= admission.max_bytes:
+            return True
+        # Measured, not foreseen: refusing takes time too, and a pace that counts it would go on
+        # refusing because it refuses.
+        if waiting < ALWAYS or not self._held:
+            return False
+        return bool(self._loop.time() - self._held[0][2] > self._queue_s)
 
     def answered(self) -> None:
         """Requests have been answered; safe in any thread of the loop's process."""
@@ -101,7 +107,7 @@ class Gate:
         admission = self._service.admission
         room = self._most - admission.working
         while self._held and room > 0:
-            connection, data = self._held.popleft()
+            connection, data, _ = self._held.popleft()
             self._bytes -= len(data)
             admission.held -= 1
             room -= connection.go_on(data)

@@ -204,7 +204,7 @@ class Service:
         try:
             self.backend.submit(invocation)
         except BaseException:
-            self.admission.end(1, measured=False)
+            self.admission.end(1)
             raise
 
     def converse(

@@ -80,8 +80,8 @@ class Settings:
         queue_requests: requests a worker holds at once, running ones included
             (``BYOC_QUEUE_SIZE``; by default 1,024 on the WSGI front, where each has a thread,
             and for each of several models).
-        queue_s: beyond the first thousand, no more than can be answered in this time
-            (``BYOC_QUEUE_SECONDS``).
+        queue_s: beyond the first thousand, none are taken while the first of those that wait has
+            waited for so long (``BYOC_QUEUE_SECONDS``).
         queue_bytes: bytes of their bodies in memory (``BYOC_QUEUE_BYTES``).
         spool_bytes: longer bodies wait in a file (``BYOC_SPOOL_BYTES``).
         max_body_bytes: one body (``BYOC_MAX_BODY_BYTES``, ``SAGEMAKER_MAX_PAYLOAD_IN_MB``).

@@ -41,13 +41,18 @@ class ShortWay(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         self.heard += 1
         service = self.worker.service
         # Until gunicorn waits for this connection's next request, it has not done with the last.
-        parsed = parse(data) if self._awaiting_request and not self.worker.leaving else None
+        # The first may come before its task has run at all.
+        waits = self._awaiting_request or not self.req_count
+        parsed = parse(data) if waits and not self.worker.leaving else None
         if parsed is None or (service.sessions and service.sessions.concerns("", parsed[1])):
             # (A request of a session may have to wait for others.)
             super().data_received(data)
             return
         self._cancel_keepalive_timer()
-        self.req_count += 1
+        if self.req_count:
+            self.req_count += 1
+        # (Else its task counts this one when it begins to wait; counted here too, it would be taken
+        # for the second, and the connection for one that has been idle since the first.)
         self.straight = Straight(self, service, data)
         self.straight.run(*parsed)
 

@@ -6,14 +6,20 @@ import json
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from byoc_serving.batcher import Admission
+from byoc_serving.gate import ALWAYS, Gate
+from byoc_serving.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from byoc_serving.exchange import Response
     from tests.serving.conftest import Server
 
 #: Two batches of the default size keep the model busy; so many more do not.
@@ -153,3 +159,61 @@ def test_a_refused_request_keeps_its_connection_and_its_id(begin, connect, opene
     assert [answer(one)[0] for one in inside] == [200, 200]
     connection.sendall(post(7))
     assert json.loads(answer(connection)[2]) == [[7]]
+
+
+class Loop:
+    """A clock, and nothing that happens later."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, *_: Any) -> None:
+        return None
+
+
+class Connection:
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+
+    def hold(self) -> None:
+        return None
+
+    def go_on(self, _: bytes) -> bool:
+        return True
+
+    def answer(self, response: Response) -> None:
+        self.answers.append(response.status)
+
+
+def test_beyond_a_thousand_none_are_taken_while_the_first_has_waited_too_long():
+    loop = Loop()
+    admission = Admission(16384, 1 << 30)
+    service = SimpleNamespace(
+        admission=admission, settings=Settings(queue_s=5.0), observer=None, on_answers=None
+    )
+    gate = Gate(service, 2, loop)  # type: ignore[arg-type] # what it needs of them
+    admission.begin()
+    admission.begin()
+
+    def ask() -> list[int]:
+        connection = Connection()
+        assert gate.takes(connection, post(1))  # type: ignore[arg-type] # what it needs of one
+        return connection.answers
+
+    loop.now = 100.0
+    assert not any(ask() for _ in range(ALWAYS))
+    loop.now = 104.0
+    assert not any(ask() for _ in range(2 * ALWAYS))
+    loop.now = 105.5
+    assert ask() == [503]
+    # Those of the first second are let in, two at a time; the next ones have not waited for long.
+    admission.end(2)
+    for _ in range(ALWAYS // 2):
+        gate._release()
+    assert admission.held == 2 * ALWAYS
+    assert ask() == []
+    loop.now = 109.5
+    assert ask() == [503]

@@ -280,16 +280,32 @@ class Answers:
         invocation.future.set_result(Response(200, bytes(invocation.body)))
 
 
-def test_an_ordinary_request_does_not_reach_the_parser():
+@pytest.mark.parametrize("requests", [0, 1, 7])
+def test_an_ordinary_request_does_not_reach_the_parser(requests: int):
     connection = ShortWay.__new__(ShortWay)
     connection.transport = sent = Sent()
     connection.worker = SimpleNamespace(service=Answers(), leaving=False, alive=True)
-    connection.heard = connection.req_count = 0
+    connection.heard, connection.req_count = 0, requests
     connection.half_closed, connection.straight = False, None
-    connection._keepalive_handle, connection._awaiting_request = None, True
+    # Before its first request nobody may wait yet; gunicorn's task counts that one.
+    connection._keepalive_handle, connection._awaiting_request = None, requests > 0
     # There is no parser at all: whoever feeds it fails.
     connection.begin(BEGIN + ORDINARY)
     assert sent.data.startswith(b"HTTP/1.1 200 OK\r\n")
     assert sent.data.endswith(b"\r\n\r\n[[1]")
     assert connection.straight is None
-    assert (connection.heard, connection.req_count) == (1, 1)
+    assert (connection.heard, connection.req_count) == (1, requests + 1 if requests else 0)
+
+
+def test_the_first_request_of_a_connection_is_one_of_many(handled: Server):
+    """Sent with the connection itself, before anybody can have waited for it."""
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", handled.port), 30) as connection:
+            file = connection.makefile("rb")
+            for _ in range(3):
+                connection.sendall(request(b"abc"))
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += file.readline()
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert file.read(3) == b"abc"
