@@ -98,7 +98,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
             now = self.loop.time()
             if now >= swept + sweeper.interval_s:
                 swept = now
-                sweeper.sweep(self.connections, now)
+                await sweeper.sweep(self.connections, now)
             if self.ppid != os.getppid() or self.table.stopping:
                 self.handle_exit_signal()
             await asyncio.sleep(TICK_S)
