@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gunicorn.asgi.parser import CallbackRequest, PythonProtocol
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from byoc_serving.exchange import Invocation, Response
 from byoc_serving.rendering import simple
 from byoc_serving.short_way import ShortWay
 from byoc_serving.straight import BEGIN, parse
+from tests.fuzz.targets import understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,17 +67,6 @@ def test_an_ordinary_request_is_taken_apart():
 )
 def test_anything_else_is_for_the_parser(other: bytes):
     assert parse(other) is None
-
-
-def understood(data: bytes) -> tuple[Any, ...]:
-    """What gunicorn's parser makes of a request."""
-    body = bytearray()
-    parser = PythonProtocol(on_body=body.extend)
-    parser.feed(data)
-    assert parser.is_complete
-    assert parser.remaining() == b""
-    request = CallbackRequest.from_parser(parser)
-    return (request.method, request.path, request.version, request.headers_bytes, bytes(body))
 
 
 FRAGMENTS = st.sampled_from(
