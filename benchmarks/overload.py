@@ -10,8 +10,10 @@ cores that it wants the answers from.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +23,33 @@ from benchmarks.serving import model
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 GOODPUT = 0.9
 PING_P99_MS = 50.0
 PINGS_PER_S = 20
 #: Requests due in the first seconds fill the queue; they are load, not measurement.
 FILL_S = 2.0
+#: Keeps the core that its argument names busy, behind everything else.
+_BUSY = """
+import os, sys
+os.sched_setaffinity(0, [int(sys.argv[1])])
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while True:
+    pass
+"""
+
+
+@contextlib.contextmanager
+def busy(cores: list[int]) -> Iterator[None]:
+    """Keep cores busy with what gives way to everything else."""
+    processes = [subprocess.Popen([sys.executable, "-c", _BUSY, str(core)]) for core in cores]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 async def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,7 +63,9 @@ async def main(args: argparse.Namespace) -> dict[str, Any]:
     running = chosen.start()
     os.sched_setaffinity(0, cores[half:] or cores)
     steps: list[dict[str, Any]] = []
+    neighbours = contextlib.ExitStack()
     try:
+        neighbours.enter_context(busy(cores[half:]))
         target = chosen.target(running.port)
         maximum = await find_maximum(target, args.maximum_seconds)
         window = min(FILL_S, args.seconds / 2), args.seconds
@@ -65,6 +90,7 @@ async def main(args: argparse.Namespace) -> dict[str, Any]:
                 }
             )
     finally:
+        neighbours.close()
         running.processes.stop()
     passed = all(
         step["lost"] == 0
@@ -91,7 +117,7 @@ def _line(step: dict[str, Any], maximum: float) -> str:
 
 
 if __name__ == "__main__":
-    arguments = subject.parser(__doc__, 15.0)
+    arguments = subject.parser(__doc__, 15.0, images=8)
     arguments.add_argument("--times", type=float, nargs="+", default=[1.0, 2.0, 3.0])
     arguments.add_argument("--connections", type=int, default=8192, help="at most")
     arguments.add_argument("--maximum-seconds", type=float, default=10.0)

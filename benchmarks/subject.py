@@ -30,6 +30,8 @@ class Subject:
     sample: model.Sample
     plan: Plan
     kind: str
+    #: Images in one request.
+    images: int = 1
 
     def start(self, port: int | None = None) -> Running:
         """A fresh server that has answered once, on a given port or a free one."""
@@ -44,20 +46,21 @@ class Subject:
     def target(self, port: int) -> Target:
         """Requests to a port, with their check."""
         requests = [
-            render(self.peer.route, *self.sample.body(self.peer, self.kind, number))
+            render(self.peer.route, *self.sample.body(self.peer, self.kind, number, self.images))
             for number in range(model.IMAGES)
         ]
         return Target(port, requests, self._right)
 
     def _right(self, number: int, body: bytes) -> bool:
-        return self.sample.right(self.peer, body, number)
+        return self.sample.right(self.peer, body, number, self.images)
 
 
-def parser(about: str | None, seconds: float) -> argparse.ArgumentParser:
+def parser(about: str | None, seconds: float, images: int = 1) -> argparse.ArgumentParser:
     """The arguments that all of these programs have."""
     made = argparse.ArgumentParser(description=about)
     made.add_argument("--server", default="byoc", help="a row of benchmarks.serving")
     made.add_argument("--kind", default="npy", choices=catalog.KINDS)
+    made.add_argument("--images", type=int, default=images, help="in one request")
     made.add_argument("--seconds", type=float, default=seconds)
     made.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     made.add_argument("--cache", type=Path, default=model.ROOT / "build" / "bench")
@@ -72,7 +75,8 @@ def subject(args: argparse.Namespace) -> Subject:
     cache.mkdir(parents=True, exist_ok=True)
     peer = catalog.PEERS[args.server]
     plan = Plan(cache, args.seconds, args.workers)
-    return Subject(peer, binaries(peer, cache), model.prepare(cache / "model"), plan, args.kind)
+    sample = model.prepare(cache / "model")
+    return Subject(peer, binaries(peer, cache), sample, plan, args.kind, args.images)
 
 
 def run(main: Coroutine[Any, Any, dict[str, Any]], args: argparse.Namespace, name: str) -> None:

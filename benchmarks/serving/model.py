@@ -48,40 +48,44 @@ class Sample:
     images: list[Any]
     answers: list[list[float]]
 
-    def body(self, peer: catalog.Peer, kind: str, number: int) -> tuple[bytes, dict[str, str]]:
-        """A request's body and headers."""
-        image = self.images[number % IMAGES]
+    def body(
+        self, peer: catalog.Peer, kind: str, number: int, images: int = 1
+    ) -> tuple[bytes, dict[str, str]]:
+        """A request's body and headers: so many images, beginning with one by its number."""
+        batch = [self.images[(number + i) % IMAGES][0] for i in range(images)]
         if kind == catalog.NPY:
-            return _npy(peer, image)
-        content: Any = image
+            return _npy(peer, batch)
+        content: Any = batch
         if peer.protocol == "bento":
-            content = {"images": image}
+            content = {"images": batch}
         elif peer.protocol in {"v2", "triton"}:
-            tensor = {"name": "images", "shape": [1, 1, 28, 28], "datatype": "FP32"}
-            flat = [value for row in image[0][0] for value in row]
+            tensor = {"name": "images", "shape": [images, 1, 28, 28], "datatype": "FP32"}
+            flat = [value for image in batch for row in image[0] for value in row]
             content = {"inputs": [{**tensor, "data": flat}]}
         return json.dumps(content).encode(), {"Content-Type": "application/json"}
 
-    def right(self, peer: catalog.Peer, body: bytes, number: int) -> bool:
-        """Whether an answer is the model's own."""
+    def right(self, peer: catalog.Peer, body: bytes, number: int, images: int = 1) -> bool:
+        """Whether the answers to so many images, beginning with ``number``, are the model's own."""
         try:
-            row = catalog.answer(peer, body)[0]
+            rows = catalog.answer(peer, body)
         except ValueError:
             return False
         tolerance = TOLERANCE_BF16 if peer.name.endswith("bf16") else TOLERANCE
-        wanted = self.answers[number % IMAGES]
-        return len(row) == len(wanted) and all(
-            abs(seen - value) <= tolerance for seen, value in zip(row, wanted, strict=True)
+        wanted = [self.answers[(number + i) % IMAGES] for i in range(images)]
+        return list(map(len, rows)) == list(map(len, wanted)) and all(
+            abs(seen - value) <= tolerance
+            for row, right in zip(rows, wanted, strict=True)
+            for seen, value in zip(row, right, strict=True)
         )
 
 
-def _npy(peer: catalog.Peer, image: Any) -> tuple[bytes, dict[str, str]]:
+def _npy(peer: catalog.Peer, images: Any) -> tuple[bytes, dict[str, str]]:
     import numpy as np  # noqa: PLC0415 - only for these bodies
 
-    array = np.asarray(image, dtype=np.float32)
+    array = np.asarray(images, dtype=np.float32)
     if peer.protocol == "triton":
         # Triton's binary extension: a JSON header, then the tensor.
-        tensor = {"name": "images", "shape": [1, 1, 28, 28], "datatype": "FP32"}
+        tensor = {"name": "images", "shape": list(array.shape), "datatype": "FP32"}
         size = {"parameters": {"binary_data_size": array.nbytes}}
         header = json.dumps({"inputs": [{**tensor, **size}]}).encode()
         headers = {

@@ -21,6 +21,7 @@ from byoc_serving.predictor import Predictor
 from byoc_serving.reader import Reader, body_for
 from byoc_serving.streams import Streams, is_stream
 from byoc_serving.torch_errors import is_device_error
+from byoc_serving.uniform import Uniform
 from byoc_serving.writer import Writer
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Engine:
         self.device_lost = False
         self._predictor = Predictor(self._forward, 1)
         self._ask: Callable[[Any], Any] = lambda _: None
+        self._uniform: Uniform | None = None
         self.streams = Streams(settings.max_streams, settings.stream_timeout_s)
         self._reader = Reader(self.handler, self.device)
         self._writer = Writer(self.handler, settings, self.streams, encode)
@@ -134,6 +136,10 @@ class Engine:
         mode = self._settings.optimize
         if mode != "off" and self._plain_module():
             self._ask = gpu.optimizer(self._loaded.model, mode, self._home, rows)
+        if self.answers_itself and self._encode is None:
+            self._uniform = Uniform(
+                self._forward, self._predictor.joins, self._written, self._failed
+            )
         functions = tuple(name for name in ARGUMENTS if getattr(self.handler, name) is not None)
         Description(self.handler.origin, functions, self.device).write(self._workspace)
         if self._observer is not None:
@@ -186,6 +192,11 @@ class Engine:
                 ]
                 self._predict_s = time.monotonic() - began
                 return done
+            if self._uniform is not None:
+                answered = self._uniform.answer(invocations)
+                if answered is not None:
+                    responses, self._predict_s = answered
+                    return responses
             requests = [Pending(i, Context(self._loaded.properties, i)) for i in invocations]
             for request in requests:
                 request.response = too_late(request.invocation)
@@ -229,6 +240,11 @@ class Engine:
             return self._writer.write(request.invocation, request.data, request.context)
         except Exception as error:  # noqa: BLE001 - any failure is this request's own
             return self._failed("output", request.invocation, error)
+
+    def _written(self, invocation: Invocation, output: Any) -> Response:
+        request = Pending(invocation, Context(self._loaded.properties, invocation))
+        request.data = output
+        return self._write(request)
 
     def _predict(self, requests: list[Pending]) -> None:
         """predict_fn, for all at once where that is the same."""

@@ -65,6 +65,10 @@ class Predictor:
             self._fitting_rows = self._max_rows
         return self._fitting_rows
 
+    def joins(self, key: tuple[Any, ...] | None, rows: int) -> bool:
+        """Whether inputs of this form have been found to share a pass, and so many rows fit."""
+        return key is not None and self._checks_left.get(key) == 0 and rows <= self.rows_limit
+
     def predict(self, inputs: list[Any]) -> list[Any]:
         """An output or an exception for each input, in order."""
         results: list[Any] = [None] * len(inputs)

@@ -15,6 +15,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from byoc_serving.acceptor import Acceptor, hang_up
 from byoc_serving.asgi import AsgiFront
 from byoc_serving.bridge import Bridge
+from byoc_serving.collector import Collector
 from byoc_serving.connection import Protocol
 from byoc_serving.gate import Gate
 from byoc_serving.gunicorn_conf import KEEPALIVE_S
@@ -92,6 +93,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
         """Heartbeat; the ways to end without a signal; clients that take too long."""
         sweeper = Sweeper(Patience.of(self.app.settings, KEEPALIVE_S))
         swept = self.loop.time()
+        collector = Collector(swept)
         while not self.leaving:
             self.notify()
             self.beat()
@@ -99,6 +101,7 @@ class LoopWorker(ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
             if now >= swept + sweeper.interval_s:
                 swept = now
                 await sweeper.sweep(self.connections, now)
+            collector.beat(now, lambda: all(connection.idle for connection in self.connections))
             if self.ppid != os.getppid() or self.table.stopping:
                 self.handle_exit_signal()
             await asyncio.sleep(TICK_S)
