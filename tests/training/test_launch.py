@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byoc_training import devices, environment, launch
+from byoc_training import devices, environment, launch, torchrun
 from byoc_training.console import Console
 from byoc_training.errors import ContractError, SourceError, UnavailableError
 from byoc_training.paths import Paths
@@ -35,7 +35,7 @@ def plan(job):
 def test_script_runs_with_this_interpreter(plan):
     made = plan({})
     assert made.command == (sys.executable, "train.py", "--x", "1")
-    assert (made.directory, made.stop_whole_group) == (Path("/src"), False)
+    assert (made.directory, made.stop) == (Path("/src"), launch.Stop.PROGRAM)
 
 
 def test_package_runs_as_a_module(plan):
@@ -46,7 +46,7 @@ def test_package_runs_as_a_module(plan):
 def test_shell_script_is_stopped_with_its_group(plan):
     made = plan({}, kind=Kind.COMMAND)
     assert made.command == ("/bin/sh", "./run.sh", "--x", "1")
-    assert made.stop_whole_group
+    assert made.stop is launch.Stop.GROUP
 
 
 TORCHRUN = {"sagemaker_torch_distributed_enabled": "true"}
@@ -58,6 +58,35 @@ def test_torchrun_on_one_host_takes_a_free_port(plan):
         "-m", "torch.distributed.run", "--nnodes=1", "--nproc_per_node=4", "--standalone"
     )  # fmt: skip
     assert command[6:] == ("train.py", "--x", "1")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sagemaker_torch_distributed_enabled": "true"},
+        {"sagemaker_pytorch_ddp_enabled": "true"},
+        {"byoc_launcher": "torchrun"},
+    ],
+)
+def test_torchrun_can_be_asked_for_in_these_ways(plan, asked):
+    assert plan(asked).launcher is launch.Launcher.TORCHRUN
+    assert plan(asked).stop is launch.Stop.CHILDREN
+    assert plan({**asked, "byoc_launcher": "direct"}).launcher is launch.Launcher.DIRECT
+
+
+def test_the_number_of_processes_can_be_given(plan):
+    command = plan({"byoc_launcher": "torchrun", "byoc_processes_per_host": "3"}, gpus=8).command
+    assert "--nproc_per_node=3" in command
+
+
+def test_torchrun_runs_a_package_as_a_module(plan):
+    command = plan(TORCHRUN, kind=Kind.PACKAGE).command
+    assert command[6:] == ("-m", "pkg.train", "--x", "1")
+
+
+def test_unknown_launcher_is_refused(plan):
+    with pytest.raises(ContractError, match=r"byoc_launcher .* 'horovod'; expected one of direct"):
+        plan({"byoc_launcher": "horovod"})
 
 
 def test_torchrun_on_many_hosts_is_ranked_by_name(plan):
@@ -73,7 +102,7 @@ def test_torchrun_on_many_hosts_is_ranked_by_name(plan):
 
 
 def test_torchrun_needs_a_python_script(plan):
-    with pytest.raises(SourceError, match="needs a Python script"):
+    with pytest.raises(SourceError, match="needs a Python program"):
         plan(TORCHRUN, kind=Kind.COMMAND)
 
 
@@ -88,7 +117,6 @@ def test_processes_per_host_must_be_a_positive_number(plan, count):
     [
         ("sagemaker_mpi_enabled", "MPI"),
         ("sagemaker_distributed_dataparallel_enabled", "SMDataParallel"),
-        ("sagemaker_pytorch_ddp_enabled", "SMDataParallel"),
         ("sagemaker_pytorch_xla_multi_worker_enabled", "PyTorchXLA"),
     ],
 )
@@ -97,12 +125,50 @@ def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch,
     made = plan({switch: "true"})
     assert made.command == (sys.executable, "-m", "byoc_training.toolkit", runner)
     assert made.variables["SAGEMAKER_BASE_DIR"] == str(job.root)
-    assert made.stop_whole_group
+    assert made.stop is launch.Stop.GROUP
 
 
 def test_missing_toolkit_is_one_clear_line(plan):
     with pytest.raises(UnavailableError, match="sagemaker-training, which is not installed"):
         plan({"sagemaker_mpi_enabled": "true"})
+
+
+@pytest.fixture
+def network(job):
+    """The variables for a host of two, with these interfaces and the platform's word."""
+
+    def make(named: str | None, gpus: int, environ: dict[str, str]) -> dict[str, str]:
+        config = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
+        job.config("resourceconfig", config | ({"network_interface_name": named} if named else {}))
+        job.config("hyperparameters", {"byoc_launcher": "torchrun"})
+        machine = devices.Devices(2, ("GPU",) * gpus, ("eth7", "lo"), "eth7")
+        found = environment.read(Paths(job.root), {}, machine, Console())
+        return torchrun.variables(found, environ)
+
+    return make
+
+
+@pytest.mark.contract(26)
+def test_the_named_interface_is_used_where_it_exists(network):
+    assert network("eth7", 1, {}) == {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7"}
+    assert network("eth0", 1, {}) == {"GLOO_SOCKET_IFNAME": "eth7"}
+    assert network(None, 0, {}) == {"GLOO_SOCKET_IFNAME": "eth7"}
+
+
+@pytest.mark.contract(53)
+def test_what_the_request_has_set_is_left_alone(network):
+    assert network("eth7", 1, {"NCCL_SOCKET_IFNAME": "^lo", "GLOO_SOCKET_IFNAME": "x"}) == {}
+
+
+@pytest.mark.contract(52)
+@pytest.mark.parametrize("there", [True, False])
+def test_efa_is_asked_for_where_its_devices_are(network, monkeypatch, tmp_path, there):
+    monkeypatch.setattr(torchrun, "EFA_DEVICES", tmp_path)
+    if there:
+        (tmp_path / "uverbs0").touch()
+    assert network(None, 1, {}).get("FI_PROVIDER") == ("efa" if there else None)
+    assert "FI_PROVIDER" not in network(None, 0, {})
+    assert "FI_PROVIDER" not in network(None, 1, {"FI_PROVIDER": "tcp"})
 
 
 @pytest.mark.slow

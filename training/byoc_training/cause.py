@@ -23,6 +23,13 @@ _CHAINED = (
 _IGNORED = re.compile(r"^(?:Exception ignored (?:in|on|while)\b|Error in atexit\._run_exitfuncs:)")
 #: The launcher's summary of a worker's failure is never the reason itself.
 _LAUNCHERS = ("torch.distributed.elastic.",)
+#: A rank's connection to another one broke: the reason is most likely over there. In torch's,
+#: gloo's and NCCL's own words.
+_SECONDARY = re.compile(
+    r"connection (?:was )?(?:closed|reset|refused|aborted)|broken pipe|\bgloo\b|\bNCCL|TCPStore"
+    r"|Dist(?:Backend|Network|Store|Queue)\w*Error|socket timeout",
+    re.IGNORECASE,
+)
 _LONGEST_MESSAGE_LINES = 12
 
 
@@ -52,21 +59,37 @@ def clean_lines(tail: bytes) -> list[tuple[int | None, str]]:
     return lines
 
 
-def find(tail: bytes) -> Cause:
-    """The reason: the last exception that is not a launcher's summary, else the last line."""
+def secondary(text: str) -> bool:
+    """Whether a reason reads like the consequence of another rank's end."""
+    return _SECONDARY.search(text) is not None
+
+
+def find(tail: bytes, rank: int | None = None) -> Cause:
+    """The reason: the last exception that is not a launcher's summary, else the last line.
+
+    Args:
+        tail: The last error output.
+        rank: Whose it has to be, where the lines say so.
+    """
     lines = clean_lines(tail)
     raised = _exceptions(lines)
     exceptions = [found for found in raised if not found.text.startswith(_LAUNCHERS)]
+    # The rank that failed first, by what it says itself, by torchrun's summary.
+    for better in (
+        [found for found in exceptions if not secondary(found.text)],
+        [found for found in exceptions if rank is None or found.rank in (None, rank)],
+    ):
+        exceptions = better or exceptions
     if exceptions:
         return exceptions[-1]
-    texts = [(rank, text) for rank, text in lines if text.strip()]
+    texts = [(whose, text) for whose, text in lines if text.strip()]
     # Below a launcher's summary the last line is the summary's. A SyntaxError of the script
     # itself has no traceback; argparse has its own form.
-    for rank, text in reversed(texts if raised else ()):
+    for whose, text in reversed(texts if raised else ()):
         if text.startswith(_LAUNCHERS):
             continue
         if _NAMED_ERROR.match(text) or re.match(r"^\S+: error: ", text):
-            return Cause(text, rank)
+            return Cause(text, whose)
     # Indented lines belong to something above, such as the source line of a warning.
     texts = [entry for entry in texts if entry[1][0].strip()] or texts
     return Cause(texts[-1][1].strip(), texts[-1][0]) if texts else Cause("")

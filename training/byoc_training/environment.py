@@ -31,6 +31,9 @@ DISTRIBUTION_KEYS = (
     "sagemaker_multi_worker_mirrored_strategy_enabled",
     "sagemaker_torch_distributed_enabled",
 )
+#: Our own choice of a launcher, for jobs that no SDK makes; the hyperparameter beats the variable.
+LAUNCHER, PROCESSES = "byoc_launcher", "byoc_processes_per_host"
+LAUNCHERS = ("direct", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,18 @@ class Environment:
         return None if value is None or value == "" else str(value)
 
     @property
+    def launcher(self) -> str | None:
+        """Our own choice of a launcher, if the job or a variable makes one."""
+        return self.reserved_text(LAUNCHER)
+
+    @property
     def distribution_groups(self) -> tuple[str, ...]:
         """Instance groups that train together; none when no distribution is asked for."""
         named = self.reserved.get("sagemaker_distribution_instance_groups")
         if isinstance(named, list):
             return tuple(str(name) for name in named)
-        return (self.cluster.group,) if any(map(self.enabled, DISTRIBUTION_KEYS)) else ()
+        asked = any(map(self.enabled, DISTRIBUTION_KEYS)) or self.launcher == "torchrun"
+        return (self.cluster.group,) if asked else ()
 
     @property
     def distribution_hosts(self) -> tuple[str, ...]:
@@ -109,6 +118,7 @@ def read(
         ContractError: A file is malformed.
     """
     parameters, reserved = _hyperparameters(paths.config / "hyperparameters.json", console)
+    _own(reserved, environ)
     console.level = _log_level(reserved.get("sagemaker_container_log_level"))
     interface = reserved.get("sagemaker_network_interface_name")
     cluster = cluster_module.read(paths, devices, str(interface) if interface else None, console)
@@ -151,6 +161,23 @@ def _hyperparameters(
     if problems:
         raise ContractError("; ".join(problems))
     return tuple(users), reserved
+
+
+def _own(reserved: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Our own choices, from the variables where the job makes none.
+
+    Raises:
+        ContractError: There is no such launcher, or the number is none.
+    """
+    for key in (LAUNCHER, PROCESSES):
+        if environ.get(key.upper()) and reserved.get(key) in (None, ""):
+            reserved[key] = environ[key.upper()]
+    launcher = reserved.get(LAUNCHER)
+    if launcher not in (None, "", *LAUNCHERS):
+        raise ContractError(
+            f"{LAUNCHER} (or {LAUNCHER.upper()}) is {launcher!r}; expected one of "
+            f"{', '.join(LAUNCHERS)}"
+        )
 
 
 def _log_level(value: object) -> int:

@@ -8,6 +8,7 @@
     │   └── ProgramNotFoundError 66  the program that the job names is not there
     ├── UnavailableError        69   something from outside cannot be had: S3 object, package
     ├── StorageError            74   the disk is full or read-only
+    ├── PeerError               75   another host of the job failed
     ├── ContractError           78   a file below ``input/config`` is malformed
     ├── Interrupted            143   SIGTERM came before the program was started (130 for SIGINT)
     └── ProgramError             n   the program failed; its own exit code, 128+n for signal n
@@ -58,6 +59,12 @@ class StorageError(TrainingError):
     """The disk is full, or a directory that must be writable is not."""
 
     exit_code = os.EX_IOERR
+
+
+class PeerError(TrainingError):
+    """Another host of the job failed; this one has nothing to go on with."""
+
+    exit_code = os.EX_TEMPFAIL
 
 
 class ContractError(TrainingError):

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 #: Keys that configure the platform or a toolkit and never reach the program. Besides them
 #: every key that starts with ``sagemaker_``.
 RESERVED_PREFIX = "sagemaker_"
-RESERVED = frozenset({"mp_parameters", "_tuning_objective_metric", "default_user_module_name"})
+RESERVED = frozenset(
+    {"mp_parameters", "_tuning_objective_metric", "default_user_module_name"}
+    | {"byoc_launcher", "byoc_processes_per_host"}
+)
 
 _WORDS: Mapping[str, bool | None] = {
     "true": True,

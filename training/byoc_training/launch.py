@@ -9,10 +9,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from byoc_training.errors import ContractError, SourceError, UnavailableError
+from byoc_training import torchrun
+from byoc_training.errors import UnavailableError
 from byoc_training.paths import DEFAULT_ROOT
 from byoc_training.program import Kind, Program
-from byoc_training.sm_variables import MASTER_PORT
+from byoc_training.settings import MASTER_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,12 +33,26 @@ class Launcher(enum.Enum):
 #: Switches that only Amazon's toolkit implements, and its runner for each, in its order.
 TOOLKIT_RUNNERS: Mapping[str, str] = {
     "sagemaker_mpi_enabled": "MPI",
-    "sagemaker_pytorch_ddp_enabled": "SMDataParallel",
     "sagemaker_distributed_dataparallel_enabled": "SMDataParallel",
     "sagemaker_pytorch_xla_multi_worker_enabled": "PyTorchXLA",
 }
-TORCHRUN_SWITCH = "sagemaker_torch_distributed_enabled"
-PROCESSES_PER_HOST = "sagemaker_mpi_num_of_processes_per_host"
+#: Of SDK v2's ``distribution=``. Its ``pytorchddp`` means native DDP over Amazon's MPI set-up;
+#: the script sees the same variables under torchrun, which needs neither ssh nor mpirun.
+TORCHRUN_SWITCHES = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+
+
+class Stop(enum.Enum):
+    """Whom a stop signal is handed on to.
+
+    A Python program is told alone, as ``docker stop`` would tell it: its data-loading workers must
+    live until it has saved its checkpoint. What is left of its group is told when it ends. Shells
+    and the toolkit hand nothing on, so their whole group is told at once. torchrun hands it on,
+    but kills the ranks 30 s later; so the ranks are told, and it sees them end.
+    """
+
+    PROGRAM = "the program"
+    GROUP = "its process group"
+    CHILDREN = "its ranks"
 
 
 @dataclass(frozen=True)
@@ -50,10 +65,8 @@ class Plan:
         directory: Its working directory.
         variables: What is added to this process's variables.
         label: The program in messages.
-        stop_whole_group: Whether SIGTERM goes to the whole process group at once. Shells and
-            the toolkit do not hand it on, so their children are told directly. A Python program
-            is told alone, as ``docker stop`` would tell it: its data-loading workers must live
-            until it has saved its checkpoint. What is left of its group is told when it ends.
+        stop: Who is told first that the job stops.
+        failure_of_rank: Whether the program's end is torchrun's word for that of a rank.
     """
 
     launcher: Launcher
@@ -61,16 +74,20 @@ class Plan:
     directory: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     label: str = "program"
-    stop_whole_group: bool = False
+    stop: Stop = Stop.PROGRAM
+    failure_of_rank: bool = False
 
 
 def choose_launcher(environment: Environment) -> tuple[Launcher, str]:
     """What the job's reserved hyperparameters ask for, and the toolkit's runner if any."""
     if environment.cluster.group in environment.distribution_groups:
+        if environment.launcher:
+            chosen = Launcher(environment.launcher)
+            return chosen, ""
         for key, runner in TOOLKIT_RUNNERS.items():
             if environment.enabled(key):
                 return Launcher.TOOLKIT, runner
-        if environment.enabled(TORCHRUN_SWITCH):
+        if any(map(environment.enabled, TORCHRUN_SWITCHES)):
             return Launcher.TORCHRUN, ""
     return Launcher.DIRECT, ""
 
@@ -80,6 +97,7 @@ def make_plan(
     program: Program,
     arguments: tuple[str, ...],
     variables: Mapping[str, str],
+    master_port: int = MASTER_PORT,
 ) -> Plan:
     """Decide how to start the program.
 
@@ -88,6 +106,7 @@ def make_plan(
         program: What to start.
         arguments: Its command line.
         variables: Its variables besides those of this process.
+        master_port: Of torchrun's rendezvous.
 
     Raises:
         ContractError: A reserved hyperparameter makes no sense.
@@ -99,7 +118,11 @@ def make_plan(
     if launcher is Launcher.TOOLKIT:
         command = _toolkit(environment, runner, variables)
     elif launcher is Launcher.TORCHRUN:
-        command = (*_torchrun(environment, program), program.name, *arguments)
+        start = torchrun.command(environment, program, master_port)
+        module = program.kind is Kind.PACKAGE
+        name = _module(program.name) if module else _plain(program.name)
+        command = (*start, name, *arguments)
+        variables |= torchrun.variables(environment, os.environ)
     elif program.kind is Kind.PACKAGE:
         command = (sys.executable, "-m", _module(program.name), *arguments)
     elif program.kind is Kind.SCRIPT:
@@ -112,47 +135,16 @@ def make_plan(
         directory=program.directory,
         variables=variables,
         label=label,
-        stop_whole_group=launcher is Launcher.TOOLKIT
-        or (launcher is Launcher.DIRECT and program.kind is Kind.COMMAND),
+        stop=_whom_to_stop(launcher, program.kind),
+        failure_of_rank=launcher is Launcher.TORCHRUN,
     )
 
 
-def processes_per_host(environment: Environment) -> int:
-    """As many as GPUs, else one; a reserved hyperparameter beats both.
-
-    Raises:
-        ContractError: The hyperparameter is not a positive whole number.
-    """
-    asked = environment.reserved_text(PROCESSES_PER_HOST)
-    if asked is None:
-        return len(environment.devices.gpus) or 1
-    if not asked.isdecimal() or int(asked) < 1:
-        raise ContractError(f"{PROCESSES_PER_HOST} is {asked!r}; expected a whole number from 1 up")
-    return int(asked)
-
-
-def _torchrun(environment: Environment, program: Program) -> tuple[str, ...]:
-    if program.kind is not Kind.SCRIPT:
-        raise SourceError(
-            f"{TORCHRUN_SWITCH} needs a Python script; {program.name} is a {program.kind.value}"
-        )
-    hosts = environment.distribution_hosts
-    command = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nnodes={len(hosts)}",
-        f"--nproc_per_node={processes_per_host(environment)}",
-    )
-    if len(hosts) == 1:
-        # A free port instead of torchrun's constant one: jobs may run side by side.
-        return (*command, "--standalone")
-    return (
-        *command,
-        f"--master_addr={environment.master_host}",
-        f"--master_port={MASTER_PORT}",
-        f"--node_rank={hosts.index(environment.cluster.current_host)}",
-    )
+def _whom_to_stop(launcher: Launcher, kind: Kind) -> Stop:
+    if launcher is Launcher.TORCHRUN:
+        return Stop.CHILDREN
+    group = launcher is Launcher.TOOLKIT or kind is Kind.COMMAND
+    return Stop.GROUP if group else Stop.PROGRAM
 
 
 def _toolkit(environment: Environment, runner: str, variables: dict[str, str]) -> tuple[str, ...]:

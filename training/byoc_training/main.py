@@ -7,6 +7,7 @@ command adds no word, or one more ``train``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byoc_training import (
+    cause,
     devices,
     environment,
     hyperparameters,
@@ -26,8 +28,16 @@ from byoc_training import (
     supervise,
 )
 from byoc_training.console import Console
-from byoc_training.errors import Interrupted, StorageError, TrainingError, UsageError
+from byoc_training.errors import (
+    Interrupted,
+    PeerError,
+    ProgramError,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from byoc_training.paths import DEFAULT_ROOT, Paths
+from byoc_training.peers import Peers, blamed
 from byoc_training.settings import Settings
 from byoc_training.signals import STOPPING, StopRequested, StopSignals
 
@@ -43,7 +53,11 @@ Runs one SageMaker training job from /opt/ml (or from BYOC_ROOT). Options are ha
 job's program after its hyperparameters.
 
 The program is SAGEMAKER_PROGRAM or the hyperparameter sagemaker_program, else BYOC_PROGRAM.
-Other settings: BYOC_STOP_GRACE_SECONDS (time from SIGTERM to SIGKILL, default 110)."""
+Other settings: BYOC_STOP_GRACE_SECONDS (time from SIGTERM to SIGKILL, default 110),
+BYOC_LAUNCHER (direct or torchrun; or the hyperparameter byoc_launcher),
+BYOC_PROCESSES_PER_HOST (of torchrun; default: one for each GPU, else one),
+BYOC_HOSTS_TIMEOUT_SECONDS (time for all hosts to come, default 900),
+BYOC_MASTER_PORT (where torchrun's hosts meet, default 7777; the next one is used too)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,18 +123,83 @@ def _run(
     job = environment.read(paths, environ, devices.detect(), console)
     for line in preflight.lines(job):
         console.info(line)
+    peers = _peers(job, settings, console)
+    if peers is None:
+        _host(job, settings, extra, stops, console, None)
+        return
+    with contextlib.closing(peers):
+        try:
+            _host(job, settings, extra, stops, console, peers)
+        except TrainingError as error:
+            _tell(peers, error)
+            raise
+        except StopRequested as request:
+            peers.tell("stopping", signal=request.number)
+            raise
+
+
+def _peers(job: Environment, settings: Settings, console: Console) -> Peers | None:
+    """The other hosts, where torchrun trains on several."""
+    launcher, _ = launch.choose_launcher(job)
+    hosts = job.distribution_hosts
+    if launcher is not launch.Launcher.TORCHRUN or len(hosts) < 2:
+        return None
+    name = f"{job.job_name} {settings.master_port}"
+    return Peers(hosts, job.cluster.current_host, name, settings.master_port + 1, console)
+
+
+def _tell(peers: Peers, error: TrainingError) -> None:
+    """Let the others know; where another host is the reason, that is this host's as well.
+
+    Raises:
+        PeerError: It is.
+    """
+    blamed_already = isinstance(error, PeerError)
+    secondary = blamed_already or (
+        isinstance(error, ProgramError) and cause.secondary(report.failure_text(error))
+    )
+    peers.fail(str(error), secondary=secondary)
+    found = peers.explain() if secondary else None
+    if found is not None and not found.secondary:
+        raise blamed(found) from error
+
+
+def _host(
+    job: Environment,
+    settings: Settings,
+    extra: tuple[str, ...],
+    stops: StopSignals,
+    console: Console,
+    peers: Peers | None,
+) -> None:
+    """This host's part of the job."""
+    paths, environ = job.paths, dict(os.environ)
     _make_directories(paths)
     found = program.resolve(job, environ, settings.program, console)
     requirements.install(found, environ, stops, console)
-    plan = _plan(job, found, extra, environ, console)
+    plan = _plan(job, found, extra, environ, settings.master_port, console)
+    if peers is not None:
+        peers.gather(settings.hosts_timeout_seconds)
     console.info(
         f"starting {found.name} ({found.kind.value}, {plan.launcher.value}) in {plan.directory}"
     )
-    outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, console)
-    report.check(outcome, plan.label)
+    outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, console, peers)
+    if outcome.peer_failure is not None:
+        raise blamed(outcome.peer_failure)
+    report.check(outcome, plan.label, job.cluster.current_host if plan.failure_of_rank else "")
+    if peers is not None:
+        _finish(peers, outcome.stopped_by is not None, stops)
     for warning in model_warnings(paths.model):
         console.warning(warning)
     console.info(f"{found.name} succeeded after {outcome.seconds:.1f} s; model in {paths.model}")
+
+
+def _finish(peers: Peers, stopped: bool, stops: StopSignals) -> None:  # noqa: FBT001 - private
+    def told_to_stop() -> bool:
+        stops.drain()
+        return stopped or stops.first is not None
+
+    peers.finish(told_to_stop, stops.wakeup)
 
 
 def _plan(
@@ -128,6 +207,7 @@ def _plan(
     found: program.Program,
     extra: tuple[str, ...],
     environ: Mapping[str, str],
+    master_port: int,
     console: Console,
 ) -> launch.Plan:
     arguments = (*hyperparameters.to_arguments(job.hyperparameters), *extra)
@@ -141,7 +221,7 @@ def _plan(
     )
     if left_out:
         console.warning(f"too long for a variable, or not a possible name: {', '.join(left_out)}")
-    return launch.make_plan(job, found, arguments, variables)
+    return launch.make_plan(job, found, arguments, variables, master_port)
 
 
 def _make_directories(paths: Paths) -> None:

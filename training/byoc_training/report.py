@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byoc_training import cause
+from byoc_training import cause, torchrun
 from byoc_training.errors import OutOfMemoryError, ProgramError, TrainingError
 
 if TYPE_CHECKING:
@@ -22,35 +23,46 @@ _LONGEST_CAUSE_BYTES = 640
 _SHOWN_LINES = 30
 
 
-def check(outcome: Outcome, label: str) -> None:
+def check(outcome: Outcome, label: str, host: str = "") -> None:
     """Do nothing when the program succeeded.
 
     Args:
         outcome: How it ended.
         label: Its name.
+        host: This host, when it was torchrun that ended, for one of its ranks.
 
     Raises:
         ProgramError: It failed; says why.
     """
     if outcome.code == 0:
         return
-    found = cause.find(outcome.stderr)
+    rank = torchrun.find_failure(outcome.stderr) if host else None
+    if rank is not None:
+        # torchrun ends with 1 whatever happened.
+        words = torchrun.words_of_ranks(outcome.stderr)
+        outcome = dataclasses.replace(outcome, code=rank.code, signal=rank.signal, stderr=words)
+    found = cause.find(outcome.stderr, rank.rank if rank else None)
+    number = rank.rank if rank else found.rank
     lines = [
         text
-        for rank, text in cause.clean_lines(outcome.stderr)
-        if text.strip() and found.rank in (None, rank)
+        for whose, text in cause.clean_lines(outcome.stderr)
+        if text.strip() and number in (None, whose)
     ]
-    details = (*_ending(outcome, label, found.rank), *lines[-_SHOWN_LINES:])
+    details = (*_ending(outcome, label, number), *lines[-_SHOWN_LINES:])
+    where = f"rank {number} on {host}: " if host and number is not None else ""
     if outcome.stopped_by is not None and (outcome.killed or outcome.signal):
-        raise ProgramError(*_stopped(outcome, label), details[:1])
+        text, code = _stopped(outcome, label)
+        raise ProgramError(where + text, code, details[:1])
     if outcome.code == 137:
-        raise OutOfMemoryError(_killed_text(outcome, label), 137, details)
-    text = found.text or _silent(outcome, label)
+        raise OutOfMemoryError(where + _killed_text(outcome, label), 137, details)
+    # What torchrun says below its summary is no reason.
+    text = _silent(outcome, label) if rank and rank.signal else found.text
+    text = text or _silent(outcome, label)
     if outcome.stopped_by is not None:
         text = f"after {signal.Signals(outcome.stopped_by).name}: {text}"
     if outcome.out_of_memory:
         text += f"\nThe kernel killed a process for memory (limit {outcome.memory_limit})"
-    raise ProgramError(text, outcome.code, details)
+    raise ProgramError(where + text, outcome.code, details)
 
 
 def _killed_text(outcome: Outcome, label: str) -> str:

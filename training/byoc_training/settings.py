@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 #: ``docker stop`` of a training job sends SIGKILL 120 s after SIGTERM; this leaves 10 s for
 #: the failure file and the end of the container.
 STOP_GRACE_SECONDS = 110.0
+#: Amazon's toolkits, and SDK v3, meet on this port; the next one is for `peers`.
+MASTER_PORT = 7777
+#: As long as Amazon's toolkit waits for the names of the other hosts.
+HOSTS_TIMEOUT_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,17 @@ class Settings:
             none. The image sets it to its example.
         stop_grace_seconds: ``BYOC_STOP_GRACE_SECONDS``; how long the program may go on after
             SIGTERM before its process group is killed.
+        hosts_timeout_seconds: ``BYOC_HOSTS_TIMEOUT_SECONDS``; how long a distributed job waits
+            for the last of its hosts.
+        master_port: ``BYOC_MASTER_PORT``; where torchrun's processes meet on the first host. The
+            port after it is taken as well.
     """
 
     root: Path = DEFAULT_ROOT
     program: Path | None = None
     stop_grace_seconds: float = STOP_GRACE_SECONDS
+    hosts_timeout_seconds: float = HOSTS_TIMEOUT_SECONDS
+    master_port: int = MASTER_PORT
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -49,15 +59,23 @@ class Settings:
         program = Path(program_text) if program_text else None
         if program is not None and not program.is_absolute():
             problems.append(f"BYOC_PROGRAM={program} is not an absolute path")
-        grace_text = environ.get("BYOC_STOP_GRACE_SECONDS") or str(STOP_GRACE_SECONDS)
-        try:
-            grace = float(grace_text)
-        except ValueError:
-            grace = math.nan
-        if not 0 <= grace < math.inf:
-            problems.append(
-                f"BYOC_STOP_GRACE_SECONDS={grace_text!r} is not a number of seconds from 0 up"
-            )
+        grace = _seconds(environ, "BYOC_STOP_GRACE_SECONDS", STOP_GRACE_SECONDS, problems)
+        wait = _seconds(environ, "BYOC_HOSTS_TIMEOUT_SECONDS", HOSTS_TIMEOUT_SECONDS, problems)
+        port_text = environ.get("BYOC_MASTER_PORT") or str(MASTER_PORT)
+        port = int(port_text) if port_text.isdecimal() and port_text.isascii() else 0
+        if not 0 < port < 65535:
+            problems.append(f"BYOC_MASTER_PORT={port_text!r} is not a port from 1 to 65534")
         if problems:
             raise UsageError("; ".join(problems))
-        return cls(root.absolute(), program, grace)
+        return cls(root.absolute(), program, grace, wait, port)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+    text = environ.get(name) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        problems.append(f"{name}={text!r} is not a number of seconds from 0 up")
+    return seconds

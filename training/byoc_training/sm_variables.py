@@ -13,6 +13,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from byoc_training.hyperparameters import compact
+from byoc_training.settings import MASTER_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from byoc_training.environment import Environment
 
-MASTER_PORT = "7777"
 #: The kernel refuses longer entries (MAX_ARG_STRLEN, 32 pages, with name and final NUL).
 LONGEST_ENTRY_BYTES = 131_071
 
@@ -164,7 +164,7 @@ def _sdk_v3(env: Environment, entry_point: str, source: Path) -> dict[str, Any]:
         "SM_HOST_COUNT": len(env.cluster.hosts),
         "SM_CURRENT_HOST_RANK": env.cluster.rank,
         "SM_MASTER_ADDR": env.master_host,
-        "SM_MASTER_PORT": MASTER_PORT,
+        "SM_MASTER_PORT": str(MASTER_PORT),
     }
 
 

@@ -11,6 +11,9 @@ Decisions:
   nothing.
 * Without a stop signal, processes that the program leaves behind are told at once and killed
   after two seconds: a forgotten helper that holds a pipe open must not keep a paid machine.
+* The ranks of torchrun are no part of its group: they are told, and killed, one by one.
+* When another host of the job fails, the program is told to stop and has a short time only; when
+  another host is told to stop, it is as if this one had been.
 * The exit code is the program's own. One that catches SIGTERM, saves and exits 0 has succeeded.
 """
 
@@ -26,18 +29,25 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from byoc_training import memory
+from byoc_training import memory, processes
 from byoc_training.console import STDERR, Console, write_all
 from byoc_training.errors import ContractError, SourceError
+from byoc_training.launch import Stop
 from byoc_training.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from byoc_training.board import Failure
     from byoc_training.launch import Plan
+    from byoc_training.peers import Peers
     from byoc_training.signals import StopSignals
 
 LEFTOVER_SECONDS = 2.0
+#: How long the program has when another host has failed: there is no use in what it does.
+PEER_FAILED_SECONDS = 10.0
+#: Longest time between two looks at what the other hosts say.
+_PEERS_SECONDS = 1.0
 #: How often to look whether a group has gone; nothing tells us of other processes' children.
 _LOOK_SECONDS = 0.02
 _READ_BYTES = 64 * 1024
@@ -58,6 +68,7 @@ class Outcome:
         memory_limit: The container's memory for people.
         stderr: The last bytes of its error output.
         seconds: How long it ran.
+        peer_failure: Another host's failure that it was stopped for, or None.
     """
 
     code: int
@@ -68,6 +79,7 @@ class Outcome:
     memory_limit: str
     stderr: bytes
     seconds: float
+    peer_failure: Failure | None = None
 
 
 def run(
@@ -76,6 +88,7 @@ def run(
     stops: StopSignals,
     grace_seconds: float,
     console: Console,
+    peers: Peers | None = None,
 ) -> Outcome:
     """Run the plan's process to its end.
 
@@ -85,6 +98,7 @@ def run(
         stops: The handlers, already installed.
         grace_seconds: Time from a stop signal to SIGKILL.
         console: Takes a line for each decision.
+        peers: The other hosts, if the job has any that matter.
 
     Raises:
         SourceError: The program cannot be started.
@@ -92,10 +106,12 @@ def run(
         Interrupted: A stop signal came before it was started.
     """
     stops.note_only()
+    if plan.stop is Stop.CHILDREN:
+        processes.adopt_orphans()
     before = memory.state()
     started = time.monotonic()
     process = _start(plan, environ)
-    supervisor = _Supervisor(process, plan, stops, grace_seconds, console)
+    supervisor = _Supervisor(process, plan, stops, grace_seconds, console, peers)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(supervisor.kill_group)
         status = supervisor.wait()
@@ -104,12 +120,13 @@ def run(
     return Outcome(
         code=128 + number if number else status,
         signal=number,
-        stopped_by=stops.first,
+        stopped_by=supervisor.stopped_by,
         killed=supervisor.killed,
         out_of_memory=after.killed_since(before),
         memory_limit=after.limit,
         stderr=supervisor.tail.content(),
         seconds=time.monotonic() - started,
+        peer_failure=supervisor.peer_failure,
     )
 
 
@@ -145,9 +162,13 @@ class _Supervisor:
         stops: StopSignals,
         grace_seconds: float,
         console: Console,
+        peers: Peers | None,
     ) -> None:
         self.tail = Tail()
         self.killed = False
+        self.stopped_by: int | None = None
+        self.peer_failure: Failure | None = None
+        self._peers = peers
         self._process = process
         self._plan = plan
         self._stops = stops
@@ -170,14 +191,17 @@ class _Supervisor:
     def wait(self) -> int:
         """Until the program and its group are gone; its status, negative for a signal."""
         while True:
-            for descriptor, _ in self._poll.poll(self._timeout_ms()):
+            for descriptor, _ in self._ready():
                 if descriptor == self._stderr:
                     self._read()
-                else:
+                elif descriptor == self._stops.wakeup:
                     self._stops.drain()
             self._reap()
             now = time.monotonic()
+            if self._peers is not None:
+                self._peers.turn()
             self._hand_on_stop(now)
+            self._heed_failure(now)
             if self._status is not None and self._group_is_done(now):
                 self._read()
                 return self._status
@@ -188,6 +212,20 @@ class _Supervisor:
         self._signal_group(signal.SIGKILL)
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+    def _ready(self) -> list[tuple[int, int]]:
+        if self._peers is None:
+            return self._poll.poll(self._timeout_ms())
+        # Their connections come and go.
+        poll = select.poll()
+        poll.register(self._stops.wakeup, select.POLLIN)
+        if self._stderr_open:
+            poll.register(self._stderr, select.POLLIN)
+        for descriptor, events in self._peers.descriptors():
+            poll.register(descriptor, events)
+        timeout_ms = self._timeout_ms()
+        longest_ms = _PEERS_SECONDS * 1000
+        return poll.poll(longest_ms if timeout_ms is None else min(timeout_ms, longest_ms))
 
     def _timeout_ms(self) -> float | None:
         if self._status is not None:
@@ -225,24 +263,59 @@ class _Supervisor:
                 self._process.returncode = self._status
 
     def _hand_on_stop(self, now: float) -> None:
-        number = self._stops.first
-        if number is None or self._told is not None:
+        """A stop signal to this process, or to another host's, is one to the program."""
+        number, source = self._stops.first, ""
+        if self._peers is not None and self._peers.board.stopping is not None:
+            host, theirs = self._peers.board.stopping
+            if number is None:
+                number, source = theirs, f" by {host}"
+        if number is None or self.stopped_by is not None:
+            return
+        self.stopped_by = number
+        if self._peers is not None and not source:
+            self._peers.tell("stopping", signal=number)
+        name = signal.Signals(number).name
+        self._tell(
+            number,
+            now,
+            self._grace_seconds,
+            f"{name} received{source}: told {self._plan.label}, which has "
+            f"{self._grace_seconds:g} s to end",
+        )
+
+    def _heed_failure(self, now: float) -> None:
+        """Without another host there is nothing to go on with, except that a stop is one."""
+        if self._peers is None or self._peers.failure is None or self.stopped_by is not None:
+            return
+        if self.peer_failure is None:
+            failure = self._peers.failure
+            self._tell(
+                signal.SIGTERM,
+                now,
+                min(self._grace_seconds, PEER_FAILED_SECONDS),
+                f"{failure.host} failed: ending {self._plan.label}",
+            )
+        self.peer_failure = self._peers.failure
+
+    def _tell(self, number: int, now: float, grace_seconds: float, line: str) -> None:
+        """Tell the program, once, that it has to end; killing is for later."""
+        if self._told is not None:
             return
         self._told = number
-        self._kill_at = now + self._grace_seconds
-        name = signal.Signals(number).name
+        self._kill_at = now + grace_seconds
         if self._status is not None:
             return
-        self._console.info(
-            f"{name} received: told {self._plan.label}, which has {self._grace_seconds:g} s to end"
-        )
-        if self._plan.stop_whole_group:
+        self._console.info(line)
+        if self._plan.stop is Stop.GROUP:
             self._group_told = True
             self._signal_group(number)
-        else:
-            self._tell_group_at = now + self._grace_seconds / 2
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+            return
+        self._tell_group_at = now + grace_seconds / 2
+        pids = [self._process.pid]
+        if self._plan.stop is Stop.CHILDREN:
+            # Before it has started any, torchrun itself has to be told.
+            pids = processes.children(self._process.pid) or pids
+        processes.signal_all(pids, number)
 
     def _group_is_done(self, now: float) -> bool:
         """After the program's end: tell what is left of the group, and wait for it."""
@@ -274,8 +347,13 @@ class _Supervisor:
 
     def _signal_group(self, number: int) -> bool:
         """Send a signal; False when no process of the group is left."""
+        left = True
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
-            return False
-        return True
+            left = False
+        if self._plan.stop is not Stop.CHILDREN:
+            return left
+        ranks = processes.descendants(os.getpid())
+        processes.signal_all(ranks, number)
+        return bool(ranks)
