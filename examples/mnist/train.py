@@ -4,20 +4,21 @@ SageMaker passes the hyperparameters as arguments and everything else in ``SM_*`
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import checkpoint
 import dataset
 import torch
+import torch.distributed as dist
 from model import Net, normalize
 from torch.nn.functional import nll_loss
+
+from byoc_training.checkpoint import Checkpoints, Stop, write_atomically
 
 HERE = Path(__file__).parent
 
@@ -39,9 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output-data-dir", type=Path, default=env("SM_OUTPUT_DATA_DIR", "/opt/ml/output/data")
     )
-    parser.add_argument(
-        "--checkpoint-dir", type=Path, default=env("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints")
-    )
+    parser.add_argument("--checkpoint-dir", type=Path, help="default: where the job keeps them")
     args = parser.parse_args()
     if args.training is None:
         parser.error("no training data: give the job a channel called training")
@@ -60,46 +59,53 @@ def tensors(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Trainer:
-    """One model, its data and its optimiser; ``run`` trains, tests and saves."""
+    """One model, its data and its optimiser; ``run`` trains, tests and saves.
+
+    Alone or as one of the ranks that torchrun has started: each takes its share of every batch.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Set by torchrun.
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)
         torch.manual_seed(args.seed)
         self.train_images, self.train_labels = tensors(args.training, "train")
         self.test_images, self.test_labels = tensors(args.test or args.training, "t10k")
-        self.model = Net().to(self.device)
-        self.optimizer = torch.optim.Adadelta(self.model.parameters(), lr=args.lr)
+        self.net = Net().to(self.device)
+        self.model: torch.nn.Module = self.net
+        if self.world > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            self.model = torch.nn.parallel.DistributedDataParallel(self.net)
+            torch.manual_seed(args.seed + self.rank)  # each drops other neurons
+        self.optimizer = torch.optim.Adadelta(self.net.parameters(), lr=args.lr)
         self.epoch, self.step = 1, 0  # the next batch to train on
         self.history: list[dict[str, float]] = []
-        self.stopping = False
-        signal.signal(signal.SIGTERM, self.stop)
-        if args.checkpoint_dir.is_dir() and (state := checkpoint.load(args.checkpoint_dir)):
-            self.restore(state)
-
-    def stop(self, *_: object) -> None:
-        """SIGTERM: the job is being stopped; finish the current batch and save."""
-        self.stopping = True
+        self.checkpoints, self.stop = Checkpoints(args.checkpoint_dir, "checkpoint"), Stop()
+        self.restore()
 
     def run(self) -> None:
         """Train, test after each epoch, save the model at the end or when told to stop."""
         while self.epoch <= self.args.epochs:
             started = time.monotonic()
             train_loss = self.train_epoch()
-            if self.stopping:
-                print(f"Stopped in epoch {self.epoch} after {self.step} batches", flush=True)
+            if train_loss is None:
+                self.say(f"Stopped in epoch {self.epoch} after {self.step} batches")
                 break
             seconds = time.monotonic() - started
             loss, correct = self.test()
             total = len(self.test_labels)
-            print(
+            self.say(
                 f"Test set: Average loss: {loss:.4f}, "
                 f"Accuracy: {correct}/{total} ({100 * correct // total}%)"
             )
-            print(
+            self.say(
                 f"epoch={self.epoch}; train_loss={train_loss:.4f}; test_loss={loss:.4f}; "
-                f"test_accuracy={correct / total:.4f}; seconds={seconds:.1f};",
-                flush=True,
+                f"test_accuracy={correct / total:.4f}; seconds={seconds:.1f};"
             )
             self.history.append(
                 {
@@ -112,39 +118,63 @@ class Trainer:
             self.epoch, self.step = self.epoch + 1, 0
             self.save_checkpoint()
         self.save_checkpoint()
-        self.save_model()
+        if self.rank == 0:
+            self.save_model()
+        if self.world > 1:
+            dist.destroy_process_group()
 
-    def train_epoch(self) -> float:
-        """Train from ``self.step`` to the end of the epoch; the mean loss of its batches."""
+    def say(self, line: str) -> None:
+        """Log a line once for all ranks: metrics are read from every host's log."""
+        if self.rank == 0:
+            print(line, flush=True)
+
+    def total(self, *values: float) -> list[float]:
+        """The sums over all ranks."""
+        sums = torch.tensor(values, dtype=torch.float64)
+        if self.world > 1:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def order(self) -> tuple[torch.Tensor, ...]:
+        """The batches of the epoch, the same on every rank and after a restart."""
+        seed = (1_000_003 * self.args.seed + self.epoch) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.train_labels), generator=generator).split(
+            self.args.batch_size
+        )
+
+    def train_epoch(self) -> float | None:
+        """Train from ``self.step`` to the end of the epoch: the mean loss of its batches.
+
+        None when the job has been told to stop before.
+        """
         self.model.train()
-        size = self.args.batch_size
-        order = torch.randperm(
-            len(self.train_labels),
-            generator=torch.Generator().manual_seed(
-                (1_000_003 * self.args.seed + self.epoch) % 2**63
-            ),
-        ).split(size)
+        size, order = self.args.batch_size, self.order()
         losses = []
         for batch in order[self.step :]:
-            images = normalize(self.train_images[batch].to(self.device))
-            labels = self.train_labels[batch].to(self.device)
+            if self.stop.agreed():
+                return None
+            part = batch[self.rank :: self.world]
+            images = normalize(self.train_images[part].to(self.device))
+            labels = self.train_labels[part].to(self.device)
             self.set_learning_rate(self.step / len(order))
             self.optimizer.zero_grad()
-            loss = nll_loss(self.model(images), labels)
-            loss.backward()
+            # The ranks' gradients are averaged; their parts of a batch may differ by one image.
+            loss = nll_loss(self.model(images), labels, reduction="sum") / len(batch)
+            (loss * self.world).backward()
             self.optimizer.step()
             losses.append(loss.detach())
             self.step += 1
             if self.step % self.args.log_interval == 0:
                 done, total = self.step * size, len(self.train_labels)
-                print(
+                (whole,) = self.total(loss.item())
+                self.say(
                     f"Train Epoch: {self.epoch} [{done}/{total} ({100 * done // total}%)]"
-                    f"\tLoss: {loss.item():.6f}",
-                    flush=True,
+                    f"\tLoss: {whole:.6f}"
                 )
-            if self.stopping:
-                break
-        return torch.stack(losses).mean().item() if losses else float("nan")
+        (loss_sum,) = self.total(torch.stack(losses).sum().item() if losses else 0.0)
+        return loss_sum / max(1, len(losses))
 
     def set_learning_rate(self, progress: float) -> None:
         """``lr``, times ``gamma`` for each epoch done, falling to zero over the last epoch."""
@@ -155,38 +185,39 @@ class Trainer:
 
     @torch.inference_mode()
     def test(self) -> tuple[float, int]:
-        """Mean loss and number of right answers on the test set."""
-        self.model.eval()
+        """Mean loss and number of right answers on the test set, a part of it by each rank."""
+        self.net.eval()
         loss, correct = 0.0, 0
         size = self.args.test_batch_size
+        mine = slice(self.rank, None, self.world)
         for images, labels in zip(
-            self.test_images.split(size), self.test_labels.split(size), strict=True
+            self.test_images[mine].split(size), self.test_labels[mine].split(size), strict=True
         ):
-            output = self.model(normalize(images.to(self.device))).cpu()
+            output = self.net(normalize(images.to(self.device))).cpu()
             loss += nll_loss(output, labels, reduction="sum").item()
             correct += int((output.argmax(dim=1) == labels).sum())
-        return loss / len(self.test_labels), correct
+        loss, right = self.total(loss, correct)
+        return loss / len(self.test_labels), int(right)
 
     def save_checkpoint(self) -> None:
         """Everything needed to go on from this batch, when the job keeps checkpoints."""
-        if not self.args.checkpoint_dir.is_dir():
-            return
         state = {
             "epoch": self.epoch,
             "step": self.step,
-            "model": self.model.state_dict(),
+            "model": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
-            "random": torch.get_rng_state(),
         }
-        checkpoint.save(self.args.checkpoint_dir, state)
+        self.checkpoints.save((self.epoch - 1) * len(self.order()) + self.step, state)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self) -> None:
         """Go on where ``save_checkpoint`` stood."""
+        state = self.checkpoints.load()
+        if state is None:
+            return
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-        self.model.load_state_dict(state["model"])
+        self.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
 
     def save_model(self) -> None:
         """The weights, and beside them in ``code/`` what the inference image needs to use them."""
@@ -195,8 +226,10 @@ class Trainer:
         code.mkdir(exist_ok=True)
         for name in ("inference.py", "model.py"):
             shutil.copyfile(HERE / name, code / name)
-        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
-        checkpoint.write_atomically(self.args.model_dir / "model.pth", weights)
+        weights = {name: value.cpu() for name, value in self.net.state_dict().items()}
+        content = io.BytesIO()
+        torch.save(weights, content)
+        write_atomically(self.args.model_dir / "model.pth", content.getbuffer())
         self.save_history()
 
     def save_history(self) -> None:

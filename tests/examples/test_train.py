@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,19 +84,18 @@ def test_training_goes_on_from_the_newest_checkpoint_that_can_be_read(job):
     job.checkpoints.mkdir()
     assert job.run("--epochs", "4").returncode == 0
     whole = weights(job)
-    assert sorted(p.name for p in job.checkpoints.iterdir()) == [
-        "checkpoint-4-0.pt",
-        "checkpoint-5-0.pt",
-    ]
+    # Five batches an epoch.
+    before, newest = sorted(job.checkpoints.iterdir())
+    assert before.name.startswith("checkpoint-000000000015-")
+    assert newest.name.startswith("checkpoint-000000000020-")
 
     # The newest is cut off in the middle, as a kill during an upload would leave it.
-    newest = job.checkpoints / "checkpoint-5-0.pt"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     shutil.rmtree(job.model)
     again = job.run("--epochs", "4")
     assert again.returncode == 0
-    assert "Skipping unreadable checkpoint checkpoint-5-0.pt" in again.stdout
-    assert "Resuming from checkpoint-4-0.pt" in again.stdout
+    assert f"skipping {newest.name}: it is not what was written" in again.stdout
+    assert f"going on from {before.name}" in again.stdout
     assert "epoch=4;" in again.stdout
     assert "epoch=3;" not in again.stdout
     assert same(whole, weights(job))
@@ -120,10 +120,12 @@ def test_sigterm_in_mid_epoch_saves_and_the_next_run_ends_bit_identical(job):
     assert process.wait(timeout=60) == 0
     assert re.search(r"Stopped in epoch 2 after \d+ batches", rest)
     assert (job.model / "model.pth").is_file()
-    assert [p for p in job.checkpoints.iterdir() if re.fullmatch(r"checkpoint-2-\d\d+\.pt", p.name)]
+    # 160 batches an epoch.
+    steps = [int(path.name.split("-")[1]) for path in job.checkpoints.iterdir()]
+    assert 160 < max(steps) < 320
 
     resumed = job.run(*options)
-    assert "Resuming from checkpoint-2-" in resumed.stdout
+    assert f"going on from checkpoint-{max(steps):012d}-" in resumed.stdout
     assert same(uninterrupted, weights(job))
 
 
@@ -143,8 +145,32 @@ def test_a_full_disk_while_saving_is_one_line_and_leaves_no_model(job):
     finally:
         subprocess.run(["umount", str(job.model)], check=True)
     assert done.returncode == 1
-    assert done.stderr == f"cannot save {job.model}/model.pth: No space left on device\n"
+    assert done.stderr.startswith(f"train.py: cannot write {job.model}/model.pth (")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert left == ["code"]
+
+
+@pytest.mark.slow
+@pytest.mark.contract(51)
+def test_ranks_share_every_batch_and_reach_the_same_losses(job):
+    curves = {}
+    for count in (1, 2, 4):
+        shutil.rmtree(job.root, ignore_errors=True)
+        job.root.mkdir()
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        command = [sys.executable, *launcher, *job.command("--epochs", "6")[1:]]
+        done = subprocess.run(
+            command, env=job.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        # Every metric once, whatever the number of ranks.
+        assert done.stdout.count("epoch=1;") == 1
+        lines = (job.root / "output" / "metrics.jsonl").read_text().splitlines()
+        curves[count] = [json.loads(line)["train_loss"] for line in lines]
+    for count in (2, 4):
+        # Other neurons are dropped, and sums are rounded otherwise.
+        assert curves[count] == pytest.approx(curves[1], rel=0.25, abs=0.05), curves
 
 
 @pytest.mark.parametrize(
