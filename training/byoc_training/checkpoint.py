@@ -245,7 +245,7 @@ def _distributed() -> bool:
         return False
     import torch.distributed as dist  # noqa: PLC0415 - it is there already
 
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and bool(dist.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _rank() -> int:
