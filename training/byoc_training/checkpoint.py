@@ -245,7 +245,7 @@ def _distributed() -> bool:
         return False
     import torch.distributed as dist  # noqa: PLC0415 - it is there already
 
-    return dist.is_available() and bool(dist.is_initialized())  # type: ignore[no-untyped-call]
+    return dist.is_available() and bool(dist.is_initialized())
 
 
 def _rank() -> int:
@@ -262,7 +262,7 @@ def _random_state() -> dict[str, Any]:
     import torch  # noqa: PLC0415 - the program has imported it
 
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     numpy = sys.modules.get("numpy")
     if numpy is not None:
