@@ -14,13 +14,18 @@ With ``--server byoc+docker`` each server is the inference image in a container,
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import subject
@@ -29,16 +34,18 @@ from benchmarks.serving.processes import free_ports
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from benchmarks.serving.trial import Running
 
 STOP_S = 25.0
+#: The proxy's names for them.
+SERVERS = ("one", "two")
 #: Without a time-out of its own a check has as long as its interval, 100 ms; under full load an
 #: answer may take longer, and the proxy would call both servers down and answer 503 by itself.
 PROXY = """\
 global
   maxconn 4096
+  stats socket {socket} mode 600
 defaults
   mode http
   timeout connect 2s
@@ -119,11 +126,13 @@ async def roll(args: argparse.Namespace) -> dict[str, Any]:
     port, *ports = free_ports(3)
     servers: list[Running] = []
     proxy: subprocess.Popen[bytes] | None = None
+    folder = Path(tempfile.mkdtemp(prefix="byoc-roll-"))
+    own = 0
     try:
         for number in ports:
             started = await asyncio.to_thread(chosen.start, number)
             servers.append(started)
-        proxy = _proxy(args.cache.resolve() / "haproxy.cfg", port, ports)
+        proxy = _proxy(folder, port, ports)
         await asyncio.to_thread(_wait_proxy, port)
         load = Load(chosen.target(port), args.connections)
         ended = asyncio.Event()
@@ -138,9 +147,11 @@ async def roll(args: argparse.Namespace) -> dict[str, Any]:
             code, _ = await asyncio.to_thread(_end, servers[number % 2])
             codes[code] += 1
             servers[number % 2] = await asyncio.to_thread(chosen.start, ports[number % 2])
-            await asyncio.sleep(0.5)
+            # As every rolling update does: not the next one before this one is in service.
+            await asyncio.to_thread(_wait_in_service, folder, SERVERS[number % 2])
         ended.set()
         tally = await loading
+        own = _answered_by_proxy(folder)
     finally:
         # First: whatever stopping the servers comes to, nothing is left running.
         if proxy is not None:
@@ -148,24 +159,53 @@ async def roll(args: argparse.Namespace) -> dict[str, Any]:
             proxy.wait(10)
         for running in servers:
             running.processes.stop()
-    return _rolled(args, tally, codes)
+        shutil.rmtree(folder)
+    return _rolled(args, tally, codes, own)
 
 
-def _rolled(args: argparse.Namespace, tally: Tally, codes: Counter[int | None]) -> dict[str, Any]:
+def _rolled(
+    args: argparse.Namespace, tally: Tally, codes: Counter[int | None], own: int
+) -> dict[str, Any]:
     failed = tally.failed()
     outcomes = Counter(NAMES.get(outcome, str(outcome)) for outcome in tally.outcome)
     return {
         "summary": (
             f"{args.times} rolling restarts, {len(tally.due)} requests, {failed} failed; outcomes "
-            f"{dict(outcomes)}; exit codes {dict(codes)}"
+            f"{dict(outcomes)}, 503s of the proxy's own: {own}; exit codes {dict(codes)}"
         ),
         "passed": failed == 0 and set(codes) == {0},
         "outcomes": dict(outcomes),
+        "proxy_own": own,
     }
 
 
-def _proxy(config: Path, port: int, ports: list[int]) -> subprocess.Popen[bytes]:
-    config.write_text(PROXY.format(port=port, ports=ports))
+def _status(folder: Path) -> dict[str, dict[str, str]]:
+    """HAProxy's own view of its servers, by their names; its own is ``BACKEND``."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(folder / "socket"))
+        connection.sendall(b"show stat\n")
+        text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
+    return {row["svname"]: row for row in rows if row["pxname"] == "servers"}
+
+
+def _wait_in_service(folder: Path, name: str) -> None:
+    deadline = time.monotonic() + 60
+    while not _status(folder)[name]["status"].startswith("UP"):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the proxy has not found {name} healthy within 60 s")
+        time.sleep(0.05)
+
+
+def _answered_by_proxy(folder: Path) -> int:
+    """Errors that no server sent: the proxy found none that it could ask."""
+    status = _status(folder)
+    return int(status["BACKEND"]["hrsp_5xx"]) - sum(int(status[n]["hrsp_5xx"]) for n in SERVERS)
+
+
+def _proxy(folder: Path, port: int, ports: list[int]) -> subprocess.Popen[bytes]:
+    config = folder / "haproxy.cfg"
+    config.write_text(PROXY.format(port=port, ports=ports, socket=folder / "socket"))
     environ = {"PATH": os.environ.get("PATH", "")}
     return subprocess.Popen(
         ["haproxy", "-db", "-q", "-f", str(config)], env=environ, stdout=subprocess.DEVNULL

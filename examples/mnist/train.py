@@ -140,9 +140,9 @@ class Trainer:
         """The batches of the epoch, the same on every rank and after a restart."""
         seed = (1_000_003 * self.args.seed + self.epoch) % 2**63
         generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(len(self.train_labels), generator=generator).split(
-            self.args.batch_size
-        )
+        images = torch.randperm(len(self.train_labels), generator=generator)
+        batches: tuple[torch.Tensor, ...] = images.split(self.args.batch_size)
+        return batches
 
     def train_epoch(self) -> float | None:
         """Train from ``self.step`` to the end of the epoch: the mean loss of its batches.

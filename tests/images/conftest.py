@@ -173,8 +173,9 @@ def opt_ml(tmp_path: Path) -> Callable[..., Path]:
     def make(
         hyperparameters: dict[str, str] | None = None,
         channels: dict[str, dict[str, str]] | None = None,
+        name: str = "ml",
     ) -> Path:
-        root = tmp_path / "ml"
+        root = tmp_path / name
         for folder in ("input/config", "input/data", "model", "output/data"):
             (root / folder).mkdir(parents=True)
         documents = {
@@ -184,14 +185,14 @@ def opt_ml(tmp_path: Path) -> Callable[..., Path]:
                 "hosts": ["algo-1"],
                 "network_interface_name": "eth0",
             },
-            "inputdataconfig": {name: {"TrainingInputMode": "File"} for name in channels or {}},
+            "inputdataconfig": {one: {"TrainingInputMode": "File"} for one in channels or {}},
         }
-        for name, document in documents.items():
-            (root / "input/config" / f"{name}.json").write_text(json.dumps(document))
-        for name, files in (channels or {}).items():
-            (root / "input/data" / name).mkdir()
+        for document, content in documents.items():
+            (root / "input/config" / f"{document}.json").write_text(json.dumps(content))
+        for channel, files in (channels or {}).items():
+            (root / "input/data" / channel).mkdir()
             for file, text in files.items():
-                (root / "input/data" / name / file).write_text(text)
+                (root / "input/data" / channel / file).write_text(text)
         return root
 
     return make

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from byoc_training import recordio
+from byoc_training import data, recordio
 from byoc_training.data import Channel, ChannelDataset, ChannelError
 
 if TYPE_CHECKING:
@@ -210,3 +210,19 @@ def test_unknown_records_are_named(channel):
     channel({"a": "x"})
     with pytest.raises(ValueError, match="'words'; expected one of files, lines, recordio, raw"):
         ChannelDataset("training", "words")
+
+
+@pytest.mark.contract(55)
+def test_workers_without_shared_memory_are_done_without(channel, monkeypatch, tmp_path):
+    channel({"a": "1\n2\n"})
+    dataset = ChannelDataset("training", "lines", int)
+    small = tmp_path / "shm"
+    small.mkdir()
+    monkeypatch.setattr(data, "_SHM", small)
+    monkeypatch.setattr(data, "ENOUGH_SHM_BYTES", 1 << 60)
+    with pytest.warns(UserWarning, match=r"2 workers could end in a bus error; loading in this"):
+        made = data.loader(dataset, num_workers=2, batch_size=None, prefetch_factor=4)
+    assert made.num_workers == 0
+    assert list(made) == [1, 2]
+    monkeypatch.setattr(data, "ENOUGH_SHM_BYTES", 0)
+    assert data.loader(dataset, num_workers=2, batch_size=None).num_workers == 2

@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: How long the next FIFO may take: the platform makes it when the last one is done with.
 FIFO_SECONDS = 900.0
+#: Docker's default is 64 MiB. A worker that finds no room is ended by a bus error.
+ENOUGH_SHM_BYTES = 256 * 2**20
+_SHM = Path("/dev/shm")  # noqa: S108 - looked at, never written to
 _LOOK_SECONDS = 0.05
 RECORDS = ("files", "lines", "recordio", "raw")
 _RAW_BYTES = 1 << 20
@@ -212,6 +216,34 @@ class ChannelDataset(torch.utils.data.IterableDataset[Any]):
             with path.open("rb") as stream:
                 records = _split(stream, self._records)
                 yield from records if enough else share.take(records)
+
+
+def loader(
+    dataset: torch.utils.data.Dataset[Any], *, num_workers: int = 0, **options: Any
+) -> torch.utils.data.DataLoader[Any]:
+    """A DataLoader that does without workers where they would have no shared memory.
+
+    Args:
+        dataset: Any.
+        num_workers: As for ``DataLoader``; 0 where ``/dev/shm`` has less than 256 MiB, with a
+            warning.
+        options: The others of ``DataLoader``.
+    """
+    if num_workers:
+        status = os.statvfs(_SHM)
+        room = status.f_bavail * status.f_frsize
+        if room < ENOUGH_SHM_BYTES:
+            warnings.warn(
+                f"{_SHM} has {room / 2**20:.0f} MiB free: {num_workers} workers could end in a bus "
+                "error; loading in this process instead (docker run --shm-size=2g gives more)",
+                stacklevel=2,
+            )
+            num_workers = 0
+            # They mean nothing without workers, and are refused.
+            for name in ("prefetch_factor", "persistent_workers", "multiprocessing_context"):
+                options.pop(name, None)
+            options["timeout"] = 0
+    return torch.utils.data.DataLoader(dataset, num_workers=num_workers, **options)
 
 
 def _split(stream: IO[bytes], records: str) -> Iterator[bytes]:

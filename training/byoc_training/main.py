@@ -123,6 +123,8 @@ def _run(
     job = environment.read(paths, environ, devices.detect(), console)
     for line in preflight.lines(job):
         console.info(line)
+    for line in preflight.warnings(job):
+        console.warning(line)
     peers = _peers(job, settings, console)
     if peers is None:
         _host(job, settings, extra, stops, console, None)
