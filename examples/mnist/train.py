@@ -4,6 +4,7 @@ SageMaker passes the hyperparameters as arguments and everything else in ``SM_*`
 """
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -121,7 +122,18 @@ class Trainer:
         if self.rank == 0:
             self.save_model()
         if self.world > 1:
-            dist.destroy_process_group()
+            self.part()
+
+    def part(self) -> None:
+        """Leave the other ranks in an orderly way.
+
+        Together, and with nothing left that holds the group: its threads would otherwise still
+        run when the interpreter is taken down, which aborts the process now and then.
+        """
+        dist.barrier()
+        self.model = self.net
+        gc.collect()
+        dist.destroy_process_group()
 
     def say(self, line: str) -> None:
         """Log a line once for all ranks: metrics are read from every host's log."""
