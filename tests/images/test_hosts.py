@@ -92,7 +92,8 @@ def test_a_rank_that_dies_ends_both_containers_and_is_named(docker, start):
         host: (root / "output/failure").read_text() for host, (_, root) in containers.items()
     }
     reason = "rank 1 on algo-2: ValueError: shard 7 is empty"
-    assert results["algo-2"][0] == 1, results["algo-2"][1]
+    # 134: after an uncaught exception torch's threads may abort the interpreter's end.
+    assert results["algo-2"][0] in (1, 134), results["algo-2"][1]
     assert failures["algo-2"].startswith(reason)
     assert results["algo-1"][0] == 75, results["algo-1"][1]
     assert failures["algo-1"].startswith(f"stopped because algo-2 failed: {reason}")

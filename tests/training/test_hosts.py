@@ -145,6 +145,12 @@ def test_a_rank_that_fails_ends_all_hosts_and_is_named_by_all(cluster, guilty):
     [
         ("sys.exit(3)", 3, "rank 1 on 127.0.0.2: train.py ended with exit code 3"),
         ("os.kill(os.getpid(), 11)", 139, "rank 1 on 127.0.0.2: train.py was ended by SIGSEGV"),
+        # As torch does now and then after an uncaught exception.
+        (
+            "import atexit; atexit.register(os.abort); raise KeyError('the reason')",
+            134,
+            "rank 1 on 127.0.0.2: KeyError: 'the reason'",
+        ),
         ("os.kill(os.getpid(), 9)", 137, "rank 1 on 127.0.0.2: train.py was killed by SIGKILL"),
     ],
 )

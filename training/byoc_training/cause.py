@@ -40,10 +40,12 @@ class Cause:
     Attributes:
         text: The exception's type and message, or the last line; empty without output.
         rank: The rank whose output it is, when the launcher says.
+        raised: Whether it is an exception with its traceback.
     """
 
     text: str
     rank: int | None = None
+    raised: bool = False
 
 
 def clean_lines(tail: bytes) -> list[tuple[int | None, str]]:
@@ -105,7 +107,7 @@ def _exceptions(lines: list[tuple[int | None, str]]) -> list[Cause]:
             same = [text for other, text in lines[index + 1 :] if other == rank]
             message = _message(same, grouped=bool(_GROUP.match(line)))
             if message:
-                found.append(Cause(message, rank))
+                found.append(Cause(message, rank, raised=True))
     return found
 
 

@@ -55,9 +55,11 @@ def check(outcome: Outcome, label: str, host: str = "") -> None:
         raise ProgramError(where + text, code, details[:1])
     if outcome.code == 137:
         raise OutOfMemoryError(where + _killed_text(outcome, label), 137, details)
-    # What torchrun says below its summary is no reason.
-    text = _silent(outcome, label) if rank and rank.signal else found.text
-    text = text or _silent(outcome, label)
+    text = found.text or _silent(outcome, label)
+    if rank and rank.signal and not (found.raised and rank.signal == signal.SIGABRT):
+        # An uncaught exception may end in SIGABRT: torch's threads still run when the interpreter
+        # is taken down. Any other signal is a reason of its own.
+        text = _silent(outcome, label)
     if outcome.stopped_by is not None:
         text = f"after {signal.Signals(outcome.stopped_by).name}: {text}"
     if outcome.out_of_memory:
