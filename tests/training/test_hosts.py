@@ -299,7 +299,10 @@ def below(pid: int) -> list[int]:
     return found
 
 
-def test_ranks_end_with_train_even_when_it_is_told_nothing(cluster: Callable[..., Any]):
+@pytest.mark.slow
+def test_ranks_end_with_train_even_when_it_is_told_nothing(
+    cluster: Callable[..., Any], wait_for: Callable[..., Any]
+):
     """One host, so no other one is in it: after the grace time no rank is left."""
     made = cluster(1, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('r')\ntime.sleep(600)")
     made.jobs[A].environ["BYOC_STOP_GRACE_SECONDS"] = "2"
@@ -313,6 +316,13 @@ def test_ranks_end_with_train_even_when_it_is_told_nothing(cluster: Callable[...
     results = made.finish(running)
     assert results[A].code == 143
     assert "did not end after SIGTERM" in (results[A].failure or "")
-    for pid in ranks:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    # Killed; whoever is their parent then has to hear of it.
+    wait_for(lambda: not any(map(alive, ranks)), 5)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
