@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from byoc_training.processes import descendants
 from tests.training.conftest import Job, Result
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_a_container_that_vanishes_ends_the_others(cluster, wait_for):
     for name in (B, C):
         assert running[name].stdout is not None
         running[name].stdout.readline()
-    for pid in [running[C].pid, *below(running[C].pid)]:
+    for pid in [running[C].pid, *descendants(running[C].pid)]:
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     results = made.finish(running)
@@ -288,17 +289,6 @@ def test_strangers_on_the_port_are_sent_away(cluster, wait_for):
     assert [result.code for result in results.values()] == [0, 0], results
 
 
-def below(pid: int) -> list[int]:
-    """Processes below a process, as `ps` sees them."""
-    found = []
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    for child in map(int, listed.stdout.split()):
-        found += [child, *below(child)]
-    return found
-
-
 @pytest.mark.slow
 def test_ranks_end_with_train_even_when_it_is_told_nothing(
     cluster: Callable[..., Any], wait_for: Callable[..., Any]
@@ -310,7 +300,7 @@ def test_ranks_end_with_train_even_when_it_is_told_nothing(
     assert running[A].stdout is not None
     running[A].stdout.readline()
     running[A].stdout.readline()
-    ranks = below(running[A].pid)
+    ranks = descendants(running[A].pid)
     assert len(ranks) >= 2
     running[A].send_signal(signal.SIGTERM)
     results = made.finish(running)
