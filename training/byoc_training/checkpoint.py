@@ -118,9 +118,9 @@ class Checkpoints:
         """The newest state that is whole, or None.
 
         Args:
-            map_location: As for ``torch.load``.
+            map_location: As for ``torch.load``; in a distributed job it is the CPU.
             restore_random: Whether the generators of Python, numpy and torch go on from where
-                they stood.
+                they stood; in a distributed job, those of rank 0, whose states are saved.
 
         Returns:
             What was saved. In a distributed job, call it after ``init_process_group``: all ranks

@@ -75,7 +75,6 @@ class Channel:
         self.name = name
         self.path = Path(named or f"{folder}/{name}")
         self.mode = str(entry.get("TrainingInputMode", "File"))
-        self.wrapper = str(entry.get("RecordWrapperType", "None"))
         self.sharded = entry.get("S3DistributionType") == "ShardedByS3Key"
 
     def files(self) -> list[Path]:
@@ -95,7 +94,7 @@ class Channel:
             seconds: How long to wait for it.
 
         Raises:
-            ChannelError: It is not there in time, or is no FIFO's mode.
+            ChannelError: It is not there in time, or the channel has none.
         """
         if self.mode != "Pipe":
             raise ChannelError(f"channel {self.name!r} is in {self.mode} mode; it has no FIFO")

@@ -156,10 +156,9 @@ def _tell(peers: Peers, error: TrainingError) -> None:
     Raises:
         PeerError: It is.
     """
-    blamed_already = isinstance(error, PeerError)
-    secondary = blamed_already or (
-        isinstance(error, ProgramError) and cause.secondary(report.failure_text(error))
-    )
+    # Its own words alone: last lines of a log may speak of connections without having lost one.
+    broken = isinstance(error, ProgramError) and cause.secondary(str(error))
+    secondary = isinstance(error, PeerError) or broken
     peers.fail(str(error), secondary=secondary)
     found = peers.explain() if secondary else None
     if found is not None and not found.secondary:

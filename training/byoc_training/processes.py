@@ -30,6 +30,38 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+class Group:
+    """The process group of a program, with what has left it where its launcher starts sessions.
+
+    Args:
+        pid: Of the program, which leads the group.
+        scattered: Whether its children lead groups of their own, as torchrun's ranks do; then all
+            that is below this process counts.
+    """
+
+    def __init__(self, pid: int, *, scattered: bool) -> None:
+        self._pid = pid
+        self._scattered = scattered
+
+    def signal(self, number: int) -> bool:
+        """Send a signal; False when nothing of it is left."""
+        if self._scattered:
+            left = descendants(os.getpid())
+            signal_all(left, number)
+            return bool(left)
+        try:
+            os.killpg(self._pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def tell(self, number: int) -> None:
+        """Send a signal to those alone who may hand it on: the program, or its ranks."""
+        # Before it has started any, the launcher itself has to be told.
+        ranks = children(self._pid) if self._scattered else []
+        signal_all(ranks or [self._pid], number)
+
+
 def signal_all(pids: list[int], number: int) -> None:
     """Send a signal to whoever of them is still there."""
     for pid in pids:

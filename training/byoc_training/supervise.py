@@ -170,6 +170,7 @@ class _Supervisor:
         self.peer_failure: Failure | None = None
         self._peers = peers
         self._process = process
+        self._group = processes.Group(process.pid, scattered=plan.stop is Stop.CHILDREN)
         self._plan = plan
         self._stops = stops
         self._grace_seconds = grace_seconds
@@ -183,9 +184,6 @@ class _Supervisor:
         assert process.stderr is not None  # noqa: S101 - tells the type checker what PIPE means
         self._stderr = process.stderr.fileno()
         os.set_blocking(self._stderr, False)
-        self._poll = select.poll()
-        self._poll.register(self._stderr, select.POLLIN)
-        self._poll.register(stops.wakeup, select.POLLIN)
         self._stderr_open = True
 
     def wait(self) -> int:
@@ -209,23 +207,23 @@ class _Supervisor:
 
     def kill_group(self) -> None:
         """Whatever happens, no process of the group stays behind."""
-        self._signal_group(signal.SIGKILL)
+        self._group.signal(signal.SIGKILL)
         if self._process.stderr is not None:
             self._process.stderr.close()
 
     def _ready(self) -> list[tuple[int, int]]:
-        if self._peers is None:
-            return self._poll.poll(self._timeout_ms())
-        # Their connections come and go.
+        """Descriptors with something to read, made anew: the other hosts' come and go."""
         poll = select.poll()
         poll.register(self._stops.wakeup, select.POLLIN)
         if self._stderr_open:
             poll.register(self._stderr, select.POLLIN)
-        for descriptor, events in self._peers.descriptors():
-            poll.register(descriptor, events)
         timeout_ms = self._timeout_ms()
-        longest_ms = _PEERS_SECONDS * 1000
-        return poll.poll(longest_ms if timeout_ms is None else min(timeout_ms, longest_ms))
+        if self._peers is not None:
+            for descriptor, events in self._peers.descriptors():
+                poll.register(descriptor, events)
+            longest_ms = _PEERS_SECONDS * 1000
+            timeout_ms = longest_ms if timeout_ms is None else min(timeout_ms, longest_ms)
+        return poll.poll(timeout_ms)
 
     def _timeout_ms(self) -> float | None:
         if self._status is not None:
@@ -244,7 +242,6 @@ class _Supervisor:
                 return
             if not data:
                 self._stderr_open = False
-                self._poll.unregister(self._stderr)
                 return
             write_all(STDERR, data)
             self.tail.add(data)
@@ -308,25 +305,21 @@ class _Supervisor:
         self._console.info(line)
         if self._plan.stop is Stop.GROUP:
             self._group_told = True
-            self._signal_group(number)
+            self._group.signal(number)
             return
         self._tell_group_at = now + grace_seconds / 2
-        pids = [self._process.pid]
-        if self._plan.stop is Stop.CHILDREN:
-            # Before it has started any, torchrun itself has to be told.
-            pids = processes.children(self._process.pid) or pids
-        processes.signal_all(pids, number)
+        self._group.tell(number)
 
     def _group_is_done(self, now: float) -> bool:
         """After the program's end: tell what is left of the group, and wait for it."""
-        if self._group_killed or not self._signal_group(0):
+        if self._group_killed or not self._group.signal(0):
             return True
         if self._kill_at is None:
             self._kill_at = now + LEFTOVER_SECONDS
             self._console.info(f"{self._plan.label} left processes behind; ending them")
         if not self._group_told:
             self._group_told = True
-            self._signal_group(signal.SIGTERM)
+            self._group.signal(signal.SIGTERM)
         return False
 
     def _enforce(self, now: float) -> None:
@@ -335,25 +328,12 @@ class _Supervisor:
             if not self._group_told:
                 self._group_told = True
                 self._console.warning(f"{self._plan.label} still runs; telling its whole group")
-                self._signal_group(self._told or signal.SIGTERM)
+                self._group.signal(self._told or signal.SIGTERM)
         if self._kill_at is not None and now >= self._kill_at:
             if self._status is None:
                 self.killed = True
                 self._console.warning(f"{self._plan.label} did not end in time; killing its group")
-            self._signal_group(signal.SIGKILL)
+            self._group.signal(signal.SIGKILL)
             self._kill_at = now + LEFTOVER_SECONDS
             # Killed, yet perhaps still listed: zombies that another process has to reap.
             self._group_killed = self._status is not None
-
-    def _signal_group(self, number: int) -> bool:
-        """Send a signal; False when no process of the group is left."""
-        left = True
-        try:
-            os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            left = False
-        if self._plan.stop is not Stop.CHILDREN:
-            return left
-        ranks = processes.descendants(os.getpid())
-        processes.signal_all(ranks, number)
-        return bool(ranks)
