@@ -53,6 +53,11 @@ test: setup ## Run the whole test suite (TESTS=path); container tests need a Doc
 bench-serving: setup ## Measure serve beside ten other servers; needs wrk (PEERS=a,b SECONDS=8 ROUNDS=2 QUICK=1 CACHE=folder)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.serving $(bench_options)
 
+.PHONY: bench-training
+bench-training: setup ## Measure train and the example (DATA=folder ONLY=entry,pipeline,ranks,recipes,job SEEDS=20 ROUNDS=2)
+	@PYTHONPATH=.:training $(BIN)/python -m benchmarks.training --data '$(DATA)' \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROUNDS),--rounds '$(ROUNDS)')
+
 .PHONY: bench-gpu
 bench-gpu: setup ## Measure serve on a GPU against the goals; needs wrk (SECONDS=8 OPTIMIZE=freeze)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.gpu $(if $(SECONDS),--seconds '$(SECONDS)') \

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.serving import catalog
 
 ROOT = Path(__file__).resolve().parents[2]
-NET = ROOT / "examples" / "mnist" / "model.py"
+NET = ROOT / "benchmarks" / "serving" / "peers" / "shared" / "model.py"
 IMAGES = 32
 #: Joined passes, frozen graphs and other memory layouts round differently; bf16 keeps 8 bits.
 TOLERANCE = 1e-3

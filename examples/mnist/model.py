@@ -13,17 +13,19 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # Pooling before the ReLU gives the same values as after it, for a quarter of the work.
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 32, kernel_size=3),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=3),
-            nn.ReLU(),
+            nn.Conv2d(1, 16, kernel_size=5),
             nn.MaxPool2d(2),
-            nn.Dropout(0.25),
-            nn.Flatten(),
-            nn.Linear(9216, 128),
             nn.ReLU(),
-            nn.Dropout(0.5),
+            nn.Conv2d(16, 32, kernel_size=5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Flatten(),
+            nn.Linear(512, 128),
+            nn.ReLU(),
+            nn.Dropout(0.2),
             nn.Linear(128, 10),
             nn.LogSoftmax(dim=1),
         )
@@ -36,4 +38,4 @@ class Net(nn.Module):
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 ``[N, 28, 28]`` -> float32 ``[N, 1, 28, 28]`` with MNIST's mean and deviation."""
-    return (images.unsqueeze(1).float() / 255 - 0.1307) / 0.3081
+    return images.unsqueeze(1).float().div_(255).sub_(0.1307).div_(0.3081)
