@@ -132,7 +132,7 @@ def test_sigterm_in_mid_epoch_saves_and_the_next_run_ends_bit_identical(job):
 def test_a_full_disk_while_saving_is_one_line_and_leaves_no_model(job):
     job.model.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(job.model)],
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(job.model)],
         capture_output=True,
         text=True,
         check=False,
