@@ -7,6 +7,7 @@ MetricDefinitions; the first group is the number (contract § 5). A line here is
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 #: Limits of CreateTrainingJob (API MetricDefinition); the name's 255 are MLflow's 250 and less.
 MOST_DEFINITIONS, LONGEST_REGEX = 40, 500
 #: What MLflow takes as well, and neither a line nor a regular expression stumbles over.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_NAME = re.compile(rf"{_WORD}(?:/{_WORD})*")
+LONGEST_NAME = 200
 _VALUE = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|nan|inf))"
 
 
@@ -62,22 +65,24 @@ def checked_name(name: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no name of a metric; expected letters, digits, '_', '-', '.', '/', "
-            "at most 200"
+            f"{name!r} is no name of a metric; expected letters, digits, '_', '-' and '.', or "
+            f"such words with '/' between them, {LONGEST_NAME} characters at most"
         )
     return name
 
 
 def number(name: str, value: Any) -> float:
-    """An integer as it is, anything else as ``float`` takes it: also a tensor of one element.
+    """A whole number as ``int``, others as ``float`` takes them; tensors of one element too.
 
     Raises:
         TypeError: It is no number.
     """
-    if isinstance(value, int):
-        return int(value)
+    try:
+        return operator.index(value)
+    except (TypeError, RuntimeError):
+        pass
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -34,7 +34,13 @@ _MOST_WAITING = 100_000
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1000, 100
 #: Error codes of a request that will never be taken.
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
-_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+#: Those of a run that is not there, or is a deleted one.
+_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "INVALID_PARAMETER_VALUE")
+#: What matters in the client's account of a request that failed.
+_INNERMOST = re.compile(
+    r"\[Errno -?\d+\] [^'\")]+|Read timed out|Connection to \S+ timed out|"
+    r"too many \d+ error responses"
+)
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 
@@ -223,7 +229,7 @@ class Worker:
         except Exception as error:
             if getattr(error, "error_code", "") not in _REFUSED:
                 raise
-            _say(f"MLflow refuses this {kind}: {_reason(error)}")
+            _say(f"MLflow refuses something ({kind}): {_reason(error)}")
         return count
 
 
@@ -281,8 +287,8 @@ def _uri() -> str:
 def _reason(error: Exception) -> str:
     """The innermost words of the client's long messages."""
     text = " ".join(str(error).split()) or type(error).__name__
-    inner = re.search(r"(\[Errno -?\d+\] [^'\")]+|Read timed out|Name or service not known)", text)
-    return _CREDENTIALS.sub("//", inner[1] if inner else text[:200])
+    inner = _INNERMOST.search(text)
+    return _CREDENTIALS.sub("//", inner[0] if inner else text[:200])
 
 
 def _key(name: str) -> str:
