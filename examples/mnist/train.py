@@ -6,7 +6,6 @@ SageMaker passes the hyperparameters as arguments and everything else in ``SM_*`
 import argparse
 import gc
 import io
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,9 @@ from model import normalize
 from recipes import FastRecipe, Optimizer, Recipe
 from torch.nn.functional import nll_loss
 
+from byoc_training import plots
 from byoc_training.checkpoint import Checkpoints, Stop, write_atomically
+from byoc_training.tracker import Tracker
 
 HERE = Path(__file__).parent
 
@@ -113,7 +114,8 @@ class Trainer:
             torch.manual_seed(args.seed + self.rank)  # each drops other neurons
         self.optimizer: Optimizer = self.recipe.optimizer(self.net.parameters())
         self.epoch, self.step = 1, 0  # the next batch to train on
-        self.history: list[dict[str, float]] = []
+        self.confusion = torch.zeros(10, 10)  # how often a digit (row) was taken for which (column)
+        self.tracker = Tracker("epoch", args.output_data_dir)
         self.checkpoints, self.stop = Checkpoints(args.checkpoint_dir, "checkpoint"), Stop()
         self.restore()
 
@@ -132,23 +134,19 @@ class Trainer:
                 f"Test set: Average loss: {loss:.4f}, "
                 f"Accuracy: {correct}/{total} ({100 * correct // total}%)"
             )
-            self.say(
-                f"epoch={self.epoch}; train_loss={train_loss:.4f}; test_loss={loss:.4f}; "
-                f"test_accuracy={correct / total:.4f}; seconds={seconds:.1f};"
-            )
-            self.history.append(
-                {
-                    "epoch": self.epoch,
-                    "train_loss": train_loss,
-                    "test_loss": loss,
-                    "test_accuracy": correct / total,
-                }
-            )
+            metrics = {
+                "train_loss": train_loss,
+                "test_loss": loss,
+                "test_accuracy": correct / total,
+            }
+            self.tracker.log({**metrics, "seconds": seconds}, step=self.epoch)
             self.epoch, self.step = self.epoch + 1, 0
             self.save_checkpoint()
         self.save_checkpoint()
         if self.rank == 0:
             self.save_model()
+            self.save_pictures()
+        self.tracker.close("FINISHED" if self.epoch > self.args.epochs else "KILLED")
         if self.world > 1:
             self.part()
 
@@ -229,7 +227,7 @@ class Trainer:
     def test(self) -> tuple[float, int]:
         """Mean loss and number of right answers on the test set, a part of it by each rank."""
         self.net.eval()
-        loss, correct = 0.0, 0
+        loss, confusion = 0.0, torch.zeros(100, device=self.device)
         size = self.args.test_batch_size
         mine = slice(self.rank, None, self.world)
         for images, labels in zip(
@@ -237,9 +235,10 @@ class Trainer:
         ):
             output = self.net(images)
             loss += nll_loss(output, labels, reduction="sum").item()
-            correct += int((output.argmax(dim=1) == labels).sum())
-        loss, right = self.total(loss, correct)
-        return loss / len(self.test_labels), int(right)
+            confusion += torch.bincount(10 * labels + output.argmax(dim=1), minlength=100)
+        loss, *counts = self.total(loss, *confusion.tolist())
+        self.confusion = torch.tensor(counts).reshape(10, 10)
+        return loss / len(self.test_labels), int(self.confusion.trace())
 
     def save_checkpoint(self) -> None:
         """Everything needed to go on from this batch, when the job keeps checkpoints."""
@@ -248,7 +247,7 @@ class Trainer:
             "step": self.step,
             "model": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
+            "history": self.tracker.history(),
         }
         self.checkpoints.save((self.epoch - 1) * len(self.order()) + self.step, state)
 
@@ -257,7 +256,8 @@ class Trainer:
         state = self.checkpoints.load()
         if state is None:
             return
-        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.tracker.restore(state["history"])
         self.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -272,17 +272,16 @@ class Trainer:
         content = io.BytesIO()
         torch.save(weights, content)
         write_atomically(self.args.model_dir / "model.pth", content.getbuffer())
-        self.save_history()
+        self.tracker.log_model(self.args.model_dir)
 
-    def save_history(self) -> None:
-        """Metrics as JSON lines and as a picture, for ``output.tar.gz``."""
-        self.args.output_data_dir.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
-        (self.args.output_data_dir / "metrics.jsonl").write_text(lines)
-        if self.history:
-            import plots  # noqa: PLC0415 - matplotlib is slow to import and needed only here
-
-            plots.training_curve(self.history, self.args.output_data_dir / "training-curve.png")
+    def save_pictures(self) -> None:
+        """The run as pictures, beside its metrics, for ``output.tar.gz``."""
+        folder = self.args.output_data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        if history := self.tracker.history():
+            plots.training_curve(history, folder / "training-curve.png")
+        if self.confusion.any():
+            plots.confusion_matrix(self.confusion.tolist(), folder / "confusion-matrix.png")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from byoc_training.metrics import metric_definitions
+
 
 def weights(job) -> dict[str, torch.Tensor]:
     loaded: dict[str, torch.Tensor] = torch.load(job.model / "model.pth", weights_only=True)
@@ -24,12 +26,20 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 def test_one_epoch_writes_the_final_files_only(job):
     done = job.run("--epochs", "1")
     assert done.returncode == 0, done.stderr
-    written = sorted(str(p.relative_to(job.root)) for p in job.root.rglob("*") if p.is_file())
+    written = sorted(
+        re.sub(r"events\.out\.tfevents\.\S+", "EVENTS", str(p.relative_to(job.root)))
+        for p in job.root.rglob("*")
+        if p.is_file()
+    )
     assert written == [
         "model/code/inference.py",
         "model/code/model.py",
         "model/model.pth",
+        "output/confusion-matrix.png",
         "output/metrics.jsonl",
+        "output/system.jsonl",
+        "output/tensorboard/EVENTS",
+        "output/tensorboard/algo-1/EVENTS",
         "output/training-curve.png",
     ]
     assert not any(p.is_symlink() for p in job.root.rglob("*"))
@@ -50,6 +60,19 @@ def test_the_log_line_of_the_test_set_has_the_known_form(job):
     entry = json.loads((job.root / "output" / "metrics.jsonl").read_text())
     assert entry["test_accuracy"] == correct / 100
     assert f"{entry['test_loss']:.4f}" == match[1]
+
+
+def test_the_documented_regular_expressions_read_the_log_as_the_file_has_it(job):
+    done = job.run("--epochs", "2")
+    entries = [
+        json.loads(line)
+        for line in (job.root / "output" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [entry["epoch"] for entry in entries] == [1, 2]
+    names = ["epoch", "train_loss", "test_loss", "test_accuracy", "seconds"]
+    for definition in metric_definitions(names):
+        found = [float(text) for text in re.findall(definition["Regex"], done.stdout)]
+        assert found == pytest.approx([entry[definition["Name"]] for entry in entries], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -92,12 +115,16 @@ def test_training_goes_on_from_the_newest_checkpoint_that_can_be_read(job):
     # The newest is cut off in the middle, as a kill during an upload would leave it.
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     shutil.rmtree(job.model)
+    # On another host there is nothing but the checkpoints.
+    shutil.rmtree(job.root / "output")
     again = job.run("--epochs", "4")
     assert again.returncode == 0
     assert f"skipping {newest.name}: it is not what was written" in again.stdout
     assert f"going on from {before.name}" in again.stdout
     assert "epoch=4;" in again.stdout
     assert "epoch=3;" not in again.stdout
+    lines = (job.root / "output" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     assert same(whole, weights(job))
 
 

@@ -48,6 +48,19 @@ def state() -> MemoryState:
     return MemoryState(kills, limit)
 
 
+def used_bytes() -> int:
+    """Memory in use, without files that the kernel keeps only because there is room."""
+    for folder in _folders():
+        text = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
+        if text.strip().isdecimal():
+            # In version 1 the plain name leaves out the groups below.
+            stat = dict(re.findall(r"^(\w+) (\d+)$", _read(folder / "memory.stat"), re.MULTILINE))
+            files = stat.get("total_inactive_file") or stat.get("inactive_file") or "0"
+            return max(0, int(text) - int(files))
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    return _machine_bytes() - int(found[1]) * 1024 if found else 0
+
+
 def _folders() -> list[Path]:
     """Our group by the path that the kernel gives, and the root, which it is in a container."""
     folders = []

@@ -20,6 +20,9 @@ STOP_GRACE_SECONDS = 110.0
 MASTER_PORT = 7777
 #: As long as Amazon's toolkit waits for the names of the other hosts.
 HOSTS_TIMEOUT_SECONDS = 900.0
+SYSTEM_METRICS_SECONDS = 10.0
+#: Well within the time that a stopped job has.
+MLFLOW_CLOSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Settings:
             for the last of its hosts.
         master_port: ``BYOC_MASTER_PORT``; where torchrun's processes meet on the first host. The
             port after it is taken as well.
+        system_metrics_seconds: ``BYOC_SYSTEM_METRICS_SECONDS``; from one sample of processors,
+            memory and GPUs to the next, in programs that use `metrics`; 0: none.
+        mlflow_close_seconds: ``BYOC_MLFLOW_CLOSE_SECONDS``; how long the end of such a program
+            waits at most for an MLflow server, which may still have to take the model.
     """
 
     root: Path = DEFAULT_ROOT
@@ -43,6 +50,8 @@ class Settings:
     stop_grace_seconds: float = STOP_GRACE_SECONDS
     hosts_timeout_seconds: float = HOSTS_TIMEOUT_SECONDS
     master_port: int = MASTER_PORT
+    system_metrics_seconds: float = SYSTEM_METRICS_SECONDS
+    mlflow_close_seconds: float = MLFLOW_CLOSE_SECONDS
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -65,9 +74,11 @@ class Settings:
         port = int(port_text) if port_text.isdecimal() and port_text.isascii() else 0
         if not 0 < port < 65535:
             problems.append(f"BYOC_MASTER_PORT={port_text!r} is not a port from 1 to 65534")
+        sample = _seconds(environ, "BYOC_SYSTEM_METRICS_SECONDS", SYSTEM_METRICS_SECONDS, problems)
+        close = _seconds(environ, "BYOC_MLFLOW_CLOSE_SECONDS", MLFLOW_CLOSE_SECONDS, problems)
         if problems:
             raise UsageError("; ".join(problems))
-        return cls(root.absolute(), program, grace, wait, port)
+        return cls(root.absolute(), program, grace, wait, port, sample, close)
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
