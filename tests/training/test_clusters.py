@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.training.oracle.configuration import NVIDIA_SMI
-from tests.training.test_hosts import Cluster, cluster  # noqa: F401 - the fixture
+from tests.training.test_hosts import cluster  # noqa: F401 - the fixture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.training.conftest import Job
+    from tests.training.test_hosts import Cluster
 
 #: Sixteen interpreters import torch.distributed on however few processors there are.
 MANY_SECONDS = 300.0
