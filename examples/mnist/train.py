@@ -227,9 +227,8 @@ class Trainer:
         state = self.checkpoints.load()
         if state is None:
             return
+        self.checkpoints.restore(state, model=self.net, optimizer=self.optimizer)
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-        self.net.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def save_model(self) -> None:
         """The weights, and beside them in ``code/`` what the inference image needs to use them."""

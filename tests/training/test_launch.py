@@ -171,6 +171,22 @@ def test_efa_is_asked_for_where_its_devices_are(network, monkeypatch, tmp_path, 
     assert "FI_PROVIDER" not in network(None, 1, {"FI_PROVIDER": "tcp"})
 
 
+@pytest.mark.contract(22)
+@pytest.mark.slow
+def test_a_long_and_difficult_hyperparameter_reaches_a_rank_unharmed(job):
+    text = 'it\'s "x" $HOME `id`\n\tgröße 数字 🚀 \\n --epochs %s {} '
+    text = (text * 100)[:2499] + "."
+    job.hyperparameters(byoc_launcher="torchrun", text=text, quoted=json.dumps(text)[:2500])
+    job.probe()
+    result = job.run("train")
+    assert result.code == 0, result.stderr
+    seen = result.seen()
+    assert (seen["env"]["RANK"], seen["env"]["WORLD_SIZE"]) == ("0", "1")
+    assert seen["argv"] == ["--quoted", json.dumps(text)[:2500], "--text", text]
+    assert json.loads(seen["env"]["SM_HPS"])["text"] == text
+    assert seen["env"]["SM_HP_TEXT"] == text
+
+
 @pytest.mark.slow
 def test_torchrun_forms_a_group_of_two_and_names_the_failing_rank(job):
     job.hyperparameters(
