@@ -122,6 +122,7 @@ def test_processes_per_host_must_be_a_positive_number(plan, count):
 )
 def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch, runner):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("shutil.which", lambda name: name)
     made = plan({switch: "true"})
     assert made.command == (sys.executable, "-m", "byoc_training.toolkit", runner)
     assert made.variables["SAGEMAKER_BASE_DIR"] == str(job.root)
@@ -131,6 +132,16 @@ def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch,
 def test_missing_toolkit_is_one_clear_line(plan):
     with pytest.raises(UnavailableError, match="sagemaker-training, which is not installed"):
         plan({"sagemaker_mpi_enabled": "true"})
+
+
+@pytest.mark.parametrize(
+    "switch", ["sagemaker_mpi_enabled", "sagemaker_distributed_dataparallel_enabled"]
+)
+def test_missing_programs_of_a_runner_are_one_clear_line(plan, monkeypatch, switch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("shutil.which", lambda name: None if "sshd" in name else name)
+    with pytest.raises(UnavailableError, match="which needs /usr/sbin/sshd; install Open MPI"):
+        plan({switch: "true"})
 
 
 @pytest.fixture
