@@ -15,7 +15,13 @@ REPOSITORY = Path(__file__).parents[1]
 #: Variables of a surrounding job or shell that would change what is tested.
 PLATFORM_PREFIXES = ("SAGEMAKER_", "SM_", "BYOC_", "AWS_", "TRAINING_JOB_", "MASTER_", "MLFLOW_")
 #: Settings of the test run itself.
-TEST_SETTINGS = ("BYOC_BASE_IMAGE", "BYOC_MLFLOW_PYTHON", "BYOC_ORACLE_PYTHON", "AWS_CA_BUNDLE")
+TEST_SETTINGS = (
+    "BYOC_BASE_IMAGE",
+    "BYOC_MLFLOW_PYTHON",
+    "BYOC_ORACLE_PYTHON",
+    "BYOC_SDK_V3",
+    "AWS_CA_BUNDLE",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -256,10 +256,9 @@ class Trainer:
         state = self.checkpoints.load()
         if state is None:
             return
+        self.checkpoints.restore(state, model=self.net, optimizer=self.optimizer)
         self.epoch, self.step = state["epoch"], state["step"]
         self.tracker.restore(state["history"])
-        self.net.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def save_model(self) -> None:
         """The weights, and beside them in ``code/`` what the inference image needs to use them."""

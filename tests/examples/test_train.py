@@ -156,6 +156,25 @@ def test_sigterm_in_mid_epoch_saves_and_the_next_run_ends_bit_identical(job):
     assert same(uninterrupted, weights(job))
 
 
+def test_a_checkpoint_of_another_architecture_is_one_line_and_is_kept(job):
+    import torch
+
+    from byoc_training.checkpoint import Checkpoints
+
+    job.checkpoints.mkdir()
+    other = torch.nn.Sequential(torch.nn.Linear(784, 10))
+    state = {"epoch": 1, "step": 3, "history": [], "model": other.state_dict(), "optimizer": {}}
+    written = Checkpoints(job.checkpoints, "checkpoint").save(3, state)
+    done = job.run("--epochs", "1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        f"train.py: the checkpoint in {job.checkpoints} does not fit this program's model: "
+    )
+    assert list(job.checkpoints.iterdir()) == [written]
+    assert not job.model.exists()
+
+
 def test_a_full_disk_while_saving_is_one_line_and_leaves_no_model(job):
     job.model.mkdir()
     mounted = subprocess.run(

@@ -98,9 +98,14 @@ class Job:
         self.running.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str], started: float | None = None) -> Result:
+    def finish(
+        self,
+        process: subprocess.Popen[str],
+        started: float | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> Result:
         begun = time.monotonic() if started is None else started
-        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+        stdout, stderr = process.communicate(timeout=deadline_seconds)
         failure = self.failure.read_text(encoding="utf-8") if self.failure.is_file() else None
         return Result(process.returncode, stdout, stderr, failure, time.monotonic() - begun)
 

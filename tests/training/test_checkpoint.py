@@ -114,6 +114,41 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_each_part_gets_its_state_back(checkpoints):
+    saved, model = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    checkpoints.save(1, {"model": saved.state_dict()})
+    checkpoints.restore(checkpoints.load(), model=model)
+    assert torch.equal(model.weight, saved.weight)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (torch.nn.Linear(4, 2), "size mismatch for weight"),
+        (torch.nn.Linear(3, 2, bias=False), 'Unexpected key(s) in state_dict: "bias"'),
+        (torch.nn.Sequential(*(torch.nn.Linear(9, 9) for _ in range(99))), "Missing key(s)"),
+    ],
+    ids=["size", "name", "many"],
+)
+def test_a_checkpoint_of_another_architecture_is_one_line(checkpoints, tmp_path, other, words):
+    checkpoints.save(1, {"model": torch.nn.Linear(3, 2).state_dict()})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.restore(checkpoints.load(), model=other)
+    text = str(caught.value)
+    assert text.startswith(f"the checkpoint in {tmp_path} does not fit this program's model: ")
+    assert words in text
+    assert "\n" not in text
+    assert len(text) < 1000
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_of_another_program_is_one_line(checkpoints):
+    checkpoints.save(1, {"step": 1})
+    with pytest.raises(CheckpointError, match="does not fit this program's model: it has no 'mod"):
+        checkpoints.restore(checkpoints.load(), model=torch.nn.Linear(1, 1))
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="No such file or directory"):
         write_atomically(tmp_path / "no" / "file", b"x")

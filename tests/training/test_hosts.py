@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from byoc_training.processes import descendants
-from tests.training.conftest import Job, Result
+from tests.training.conftest import DEADLINE_SECONDS, Job, Result
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,12 +40,14 @@ class Cluster:
     def start(self, *names: str) -> dict[str, subprocess.Popen[str]]:
         return {name: self.jobs[name].start("train") for name in names or self.jobs}
 
-    def finish(self, running: dict[str, subprocess.Popen[str]]) -> dict[str, Result]:
+    def finish(
+        self, running: dict[str, subprocess.Popen[str]], deadline_seconds: float = DEADLINE_SECONDS
+    ) -> dict[str, Result]:
         """All results; each host is read at once, so that none waits for its reader."""
         results: dict[str, Result] = {}
 
         def finish(name: str) -> None:
-            results[name] = self.jobs[name].finish(running[name])
+            results[name] = self.jobs[name].finish(running[name], None, deadline_seconds)
 
         threads = [threading.Thread(target=finish, args=(name,)) for name in running]
         for thread in threads:

@@ -122,6 +122,7 @@ def test_processes_per_host_must_be_a_positive_number(plan, count):
 )
 def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch, runner):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("shutil.which", lambda name: name)
     made = plan({switch: "true"})
     assert made.command == (sys.executable, "-m", "byoc_training.toolkit", runner)
     assert made.variables["SAGEMAKER_BASE_DIR"] == str(job.root)
@@ -131,6 +132,16 @@ def test_options_of_the_toolkit_go_to_its_runner(plan, monkeypatch, job, switch,
 def test_missing_toolkit_is_one_clear_line(plan):
     with pytest.raises(UnavailableError, match="sagemaker-training, which is not installed"):
         plan({"sagemaker_mpi_enabled": "true"})
+
+
+@pytest.mark.parametrize(
+    "switch", ["sagemaker_mpi_enabled", "sagemaker_distributed_dataparallel_enabled"]
+)
+def test_missing_programs_of_a_runner_are_one_clear_line(plan, monkeypatch, switch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("shutil.which", lambda name: None if "sshd" in name else name)
+    with pytest.raises(UnavailableError, match="which needs /usr/sbin/sshd; install Open MPI"):
+        plan({switch: "true"})
 
 
 @pytest.fixture
@@ -169,6 +180,22 @@ def test_efa_is_asked_for_where_its_devices_are(network, monkeypatch, tmp_path, 
     assert network(None, 1, {}).get("FI_PROVIDER") == ("efa" if there else None)
     assert "FI_PROVIDER" not in network(None, 0, {})
     assert "FI_PROVIDER" not in network(None, 1, {"FI_PROVIDER": "tcp"})
+
+
+@pytest.mark.contract(22)
+@pytest.mark.slow
+def test_a_long_and_difficult_hyperparameter_reaches_a_rank_unharmed(job):
+    text = 'it\'s "x" $HOME `id`\n\tgröße 数字 🚀 \\n --epochs %s {} '
+    text = (text * 100)[:2499] + "."
+    job.hyperparameters(byoc_launcher="torchrun", text=text, quoted=json.dumps(text)[:2500])
+    job.probe()
+    result = job.run("train")
+    assert result.code == 0, result.stderr
+    seen = result.seen()
+    assert (seen["env"]["RANK"], seen["env"]["WORLD_SIZE"]) == ("0", "1")
+    assert seen["argv"] == ["--quoted", json.dumps(text)[:2500], "--text", text]
+    assert json.loads(seen["env"]["SM_HPS"])["text"] == text
+    assert seen["env"]["SM_HP_TEXT"] == text
 
 
 @pytest.mark.slow

@@ -1,144 +1,33 @@
 """Differential test against sagemaker-training: one probe program under both, the same view.
 
-Runs when BYOC_ORACLE_PYTHON names an interpreter with sagemaker-training. What differs on
-purpose is in DIFFERENCES, each with its reason; nothing else may differ.
+Runs when BYOC_ORACLE_PYTHON names an interpreter with sagemaker-training, as
+tests/training/make-oracle makes it. What differs on purpose is listed, each with its reason, in
+oracle/differences.py; nothing else may differ. ORACLE_SEED and ORACLE_CONFIGURATIONS choose other
+jobs, and more of them.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-#: Variables whose difference is on purpose for every job.
-DIFFERENCES = {
-    "SM_HOSTS": "ours are sorted, so that the index is the rank even if the file is not sorted",
-    "SM_NETWORK_INTERFACE_NAME": "ours exists on this host; the toolkit repeats the file or eth0",
-    "SM_CURRENT_INSTANCE_GROUP_HOSTS": "ours are sorted; the file's order is arbitrary",
-    "SM_TRAINING_ENV": "compared by field, with the reasons of the fields",
-    "PYTHONPATH": "ours adds the source only; the toolkit freezes its own sys.path, which would "
-    "shadow the packages of any other interpreter that the program starts",
-    "SAGEMAKER_JOB_NAME": "ours falls back to TRAINING_JOB_NAME; the toolkit's is empty then",
-    "SAGEMAKER_REGION": "ours falls back to AWS_REGION and the ARN; the toolkit asks boto3",
-    "SAGEMAKER_BASE_DIR": "how the toolkit is told its root here; ours is BYOC_ROOT",
-    "BYOC_ROOT": "how ours is told its root",
-    "SM_NUM_CPUS": "ours counts what this process may use; the toolkit the machine's",
-}
-#: Variables that only we set: those of SDK v3's driver, and defaults.
-ADDED = {
-    "SM_INPUT_DATA_DIR", "SM_OUTPUT_FAILURE", "SM_SOURCE_DIR", "SM_ENTRY_SCRIPT", "SM_HOST_COUNT",
-    "SM_CURRENT_HOST_RANK", "SM_MASTER_ADDR", "SM_MASTER_PORT", "PYTHONUNBUFFERED",
-    "AWS_DEFAULT_REGION",
-}  # fmt: skip
-#: Fields of SM_TRAINING_ENV with a reason above, or the machine's.
-FIELDS = {
-    "hosts", "network_interface_name", "current_instance_group_hosts", "distribution_hosts",
-    "master_hostname", "num_cpus",
-}  # fmt: skip
+from tests.training.oracle.configuration import Configuration, View
+from tests.training.oracle.differences import DIFFERENCES
+from tests.training.oracle.generate import generated, written
 
-#: Hyperparameters as clients send them, and what differs for each. Keys of the second part:
-#: `argv`, `hps` (SM_HPS), `hp` (SM_HP_*); values: ours and the toolkit's.
-TEXTS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
-    "integer": ("3", {}),
-    "negative": ("-3", {}),
-    "decimal": ("0.5", {}),
-    "raw text": ("adam", {}),
-    "quoted text": ('"adam"', {}),
-    "leading zeros": ("007", {}),
-    "empty": ("", {}),
-    "spaces": ("a b  c", {}),
-    "quotes": ("it's \"x\" $HOME `id`", {}),
-    "newlines": ("a\nb\tc", {}),
-    "unicode": ("größe 数字", {}),
-    "quoted unicode": ('"gr\\u00f6\\u00dfe"', {}),
-    "JSON true": ("true", {}),
-    "JSON false": ("false", {}),
-    "list": ("[1, 2]", {}),
-    "compact list": ('["a","b"]', {}),
-    "nested list": ('[[1, 2], {"a": null}]', {}),
-    "object": ('{"b": 2, "a": "x"}', {}),
-    "empty object": ("{}", {}),
-    "long": ("x" * 2500, {}),
-    "path": ("s3://bucket/a b/c", {}),
-    "dashes": ("--not-an-option", {}),
-    # Text that a program declares as text stays as it was typed.
-    "exponent": ("1e5", {"argv": ("1e5", "100000.0"), "hp": ("1e5", "100000.0")}),
-    "trailing zero": ("0.10", {"argv": ("0.10", "0.1"), "hp": ("0.10", "0.1")}),
-    "padded": (" 5 ", {"argv": (" 5 ", "5"), "hp": (" 5 ", "5")}),
-    "null": ("null", {"argv": ("null", ""), "hp": ("null", "")}),
-    # Python's words are accepted as JSON's are: str() of a value is what some clients send.
-    "Python True": ("True", {"hps": (True, "True"), "hp": ("true", "True")}),
-    "Python None": ("None", {"hps": (None, "None")}),
-    "Python list": (
-        "['a', 'b']",
-        {"hps": (["a", "b"], "['a', 'b']"), "hp": ('["a","b"]', "['a', 'b']")},
-    ),
-    # Some clients quote everything.
-    "quoted true": (
-        '"true"', {"argv": ("True", "true"), "hps": (True, "true"), "hp": ("true", "true")},
-    ),
-    # SM_HPS must be JSON, which has no NaN.
-    "not a number": ("NaN", {"argv": ("NaN", "nan"), "hps": ("NaN", "nan")}),
-}  # fmt: skip
-
-JOBS: dict[str, dict[str, Any]] = {
-    "nothing": {},
-    "one host": {"resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"]}},
-    "modern": {
-        "resourceconfig": {
-            "current_host": "algo-1",
-            "hosts": ["algo-1"],
-            "network_interface_name": "eth0",
-            "current_instance_type": "ml.g5.2xlarge",
-            "current_group_name": "homogeneousCluster",
-            "instance_groups": [
-                {
-                    "instance_group_name": "homogeneousCluster",
-                    "instance_type": "ml.g5.2xlarge",
-                    "hosts": ["algo-1"],
-                }
-            ],
-        }
-    },
-    "topology": {
-        "resourceconfig": {
-            "current_host": "algo-1",
-            "hosts": ["algo-1"],
-            "topology": [{"hostName": "algo-1", "capacityUnitId": "c"}],
-        }
-    },
-    "channels": {
-        "inputdataconfig": {
-            "training": {"TrainingInputMode": "File", "RecordWrapperType": "None"},
-            "my-data.v2": {"TrainingInputMode": "Pipe"},
-        }
-    },
-    "one-letter and dashed names": {
-        "hyperparameters": {"b": "1", "batch-size": "2", "learning_rate": "0.1", "Upper": "x"}
-    },
-    "reserved names": {
-        "hyperparameters": {
-            "sagemaker_region": '"eu-west-1"',
-            "sagemaker_job_name": '"job"',
-            "sagemaker_container_log_level": "30",
-            "sagemaker_instance_type": '"ml.m5.large"',
-            "sagemaker_enable_cloudwatch_metrics": "false",
-            "_tuning_objective_metric": "loss",
-            "epochs": "1",
-        }
-    },
-    "types in the file": {"hyperparameters": {"a": 1, "b": True, "c": None, "d": [1], "e": 0.5}},
-}
-
-#: For jobs whose single fields differ: variable -> (ours, the toolkit's).
-JOB_DIFFERENCES: dict[str, dict[str, tuple[str, str]]] = {
-    # As for text: null stays the word null.
-    "types in the file": {"SM_HP_C": ("null", "")},
-}
+SEED = int(os.environ.get("ORACLE_SEED", "4"))
+COUNT = int(os.environ.get("ORACLE_CONFIGURATIONS", "300"))
+SERVER = Path(__file__).parent / "oracle" / "server.py"
+WORKERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -149,101 +38,131 @@ def oracle() -> str:
     return python
 
 
-@pytest.fixture
-def both(job, oracle):
-    """Run the probe under both commands over the same files."""
+@dataclass
+class Pair:
+    """A job and what the program has seen of it."""
 
-    def run() -> tuple[dict[str, Any], dict[str, Any]]:
-        for name, content in (
-            ("hyperparameters", {}),
-            ("inputdataconfig", {}),
-            ("resourceconfig", {"current_host": "localhost", "hosts": ["localhost"]}),
-        ):
-            # The toolkit cannot do without these files; ours can.
-            if not (job.root / f"input/config/{name}.json").exists():
-                job.config(name, content)
-        job.probe()
-        ours = job.run("train")
-        assert ours.code == 0, ours.stderr
-        environ = job.variables(
-            SAGEMAKER_BASE_DIR=str(job.root), PYTHONPATH="", SM_STUDIO_LOCAL_MODE="true"
+    job: Configuration
+    root: Path
+    environ: dict[str, str]
+    ours: View
+    theirs: View
+
+
+class Toolkit:
+    """A server of the toolkit's."""
+
+    def __init__(self, python: str, scratch: Path) -> None:
+        self.process = subprocess.Popen(
+            [python, str(SERVER), str(scratch)],
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        del environ["BYOC_ROOT"], environ["PYTHONPATH"]
-        theirs = subprocess.run(
-            [oracle, "-m", "sagemaker_training.cli.train"],
-            env=environ, capture_output=True, text=True, timeout=60, check=False,
+
+    def view(self, job: Configuration, root: Path, environ: dict[str, str]) -> View:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        line = json.dumps({"root": str(root), "environ": environ, "cpus": job.cpus})
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        code = self.process.stdout.readline().strip()
+        assert code == "0", (job, code, (root / "theirs.err").read_text())
+        return View.read((root / "theirs.out").read_text())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(timeout=30) == 0
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def run_ours(job: Configuration, environ: dict[str, str]) -> View:
+    cpus = ",".join(map(str, job.cpus))
+    done = subprocess.run(
+        ["/usr/bin/taskset", "-c", cpus, sys.executable, "-m", "byoc_training.main", "train",
+         *job.arguments],
+        env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (job, done.stderr)
+    return View.read(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def pairs(oracle, tmp_path_factory) -> list[Pair]:
+    print(f"ORACLE_SEED={SEED} ORACLE_CONFIGURATIONS={COUNT}")
+    jobs = [*written(), *generated(SEED, COUNT)]
+    scratch = tmp_path_factory.mktemp("oracle")
+
+    def share(worker: int) -> list[Pair]:
+        toolkit = Toolkit(oracle, scratch / f"worker-{worker}")
+        found = []
+        for number in range(worker, len(jobs), WORKERS):
+            job, root = jobs[number], scratch / f"job-{number}"
+            environ = job.write(root, sys.executable)
+            if "sagemaker_program" not in job.hyperparameters:
+                environ.setdefault("SAGEMAKER_PROGRAM", job.program)
+            theirs = toolkit.view(job, root, environ)
+            found.append(Pair(job, root, environ, run_ours(job, environ), theirs))
+        toolkit.close()
+        return found
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [pair for part in pool.map(share, range(WORKERS)) for pair in part]
+
+
+def compared(ours: View, expected: View) -> list[str]:
+    """What is not the same, each in a line."""
+    found = []
+    if ours.argv != expected.argv:
+        found.append(f"argv: {ours.argv} instead of {expected.argv}")
+    if ours.cwd != expected.cwd:
+        found.append(f"cwd: {ours.cwd} instead of {expected.cwd}")
+    for name in sorted(ours.variables | expected.variables):
+        pair = ours.variables.get(name), expected.variables.get(name)
+        if pair[0] != pair[1]:
+            found.append(f"{name!r}: {pair[0]!r} instead of {pair[1]!r}")
+    return found
+
+
+@pytest.mark.contract(16, 17, 18, 19, 20, 22, 24, 25, 26, 27)
+@pytest.mark.slow
+def test_the_program_sees_the_same_but_for_the_listed_differences(pairs):
+    """All arguments and all variables, SM_* and others, to the letter."""
+    met: Counter[str] = Counter()
+    wrong: list[str] = []
+    for pair in pairs:
+        expected = copy.deepcopy(pair.theirs)
+        for difference in DIFFERENCES:
+            before = copy.deepcopy(expected)
+            difference.apply(pair.job, expected)
+            met[difference.name] += expected != before
+        wrong += [f"{pair.job.label}: {line}" for line in compared(pair.ours, expected)]
+    assert not wrong, f"{len(wrong)} differences that are not on the list:\n" + "\n".join(
+        wrong[:20]
+    )
+    assert len(pairs) >= COUNT
+    never = [difference.name for difference in DIFFERENCES if not met[difference.name]]
+    assert not never, f"differences on the list that no job has: {never}"
+
+
+@pytest.mark.slow
+def test_a_fork_of_the_toolkit_sees_what_a_start_of_its_own_sees(pairs, oracle):
+    """The server that saves the toolkit's start-up time changes nothing."""
+    for pair in pairs[:: max(1, len(pairs) // 5)]:
+        cpus = ",".join(map(str, pair.job.cpus))
+        done = subprocess.run(
+            ["/usr/bin/taskset", "-c", cpus, oracle, "-m", "sagemaker_training.cli.train"],
+            env=pair.environ, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        assert theirs.returncode == 0, theirs.stderr
-        line = next(one for one in theirs.stdout.splitlines() if one.startswith('{"argv"'))
-        return ours.seen(), json.loads(line)
-
-    return run
-
-
-def variables(seen: dict[str, Any], before: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in seen["env"].items() if before.get(name) != value}
-
-
-@pytest.mark.slow
-def test_hyperparameters_look_the_same(job, both):
-    names = {f"p{index}": label for index, label in enumerate(TEXTS)}
-    job.hyperparameters(**{name: TEXTS[label][0] for name, label in names.items()})
-    ours, theirs = both()
-
-    def view(seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        argv = dict(zip(seen["argv"][::2], seen["argv"][1::2], strict=True))
-        hps = json.loads(seen["env"]["SM_HPS"], parse_constant=lambda _: "nan")
-        return {
-            label: {
-                "argv": argv[f"--{name}"],
-                "hps": hps[name],
-                "hp": seen["env"][f"SM_HP_{name.upper()}"],
-            }
-            for name, label in names.items()
-        }
-
-    mine, other = view(ours), view(theirs)
-    assert list(ours["argv"][::2]) == list(theirs["argv"][::2])
-    for label, (_, differences) in TEXTS.items():
-        for where in ("argv", "hps", "hp"):
-            pair = (mine[label][where], other[label][where])
-            expected = differences.get(where)
-            if expected is None:
-                assert pair[0] == pair[1], (label, where)
-                assert type(pair[0]) is type(pair[1]), (label, where)
-            else:
-                assert pair == expected, (label, where)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("label", JOBS)
-def test_program_sees_the_same_job(job, both, label):
-    for name, content in JOBS[label].items():
-        job.config(name, content)
-    ours, theirs = both()
-    before = job.variables(SM_STUDIO_LOCAL_MODE="true")
-    mine, other = variables(ours, before), variables(theirs, before)
-    known = JOB_DIFFERENCES.get(label, {})
-    if not known:
-        assert ours["argv"] == theirs["argv"]
-    assert ours["cwd"] == theirs["cwd"]
-    for name in sorted(set(other) - set(DIFFERENCES)):
-        if name in known:
-            assert (mine.get(name), other[name]) == known[name]
-        elif name == "SM_USER_ARGS" and known:
-            assert json.loads(mine[name]) == ours["argv"]
-        else:
-            assert mine.get(name) == other[name], name
-    clean_spellings = {
-        name for name in mine if name.startswith(("SM_HP_", "SM_CHANNEL_")) and name not in other
-    }
-    assert set(mine) - set(other) - set(DIFFERENCES) - ADDED == clean_spellings
-    assert all(name.replace("_", "").isalnum() for name in clean_spellings)
-    fields, expected = (json.loads(one["SM_TRAINING_ENV"]) for one in (mine, other))
-    assert set(fields) == set(expected)
-    assert {name: value for name, value in fields.items() if name not in FIELDS} == {
-        name: value for name, value in expected.items() if name not in FIELDS
-    }
+        assert done.returncode == 0, done.stderr
+        alone = View.read(done.stdout)
+        # `python -m` puts the working directory first; a script its own.
+        for view in (alone, pair.theirs):
+            view.variables.pop("PYTHONPATH")
+        assert compared(alone, pair.theirs) == [], pair.job.label
 
 
 @pytest.mark.slow

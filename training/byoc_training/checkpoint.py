@@ -26,12 +26,13 @@ import contextlib
 import hashlib
 import io
 import os
-import random
 import re
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from byoc_training import generators
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"(?P<prefix>.+)-(?P<step>\d{12})-(?P<digest>[0-9a-f]{16})\.pt")
 _RANDOM = "byoc_random_state"
+#: Characters of a reason: a failure text has room for a thousand.
+_SHOWN = 400
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class CheckpointError(OSError):
-    """A checkpoint cannot be written: one line that says why, and what is still there."""
+    """A checkpoint cannot be written or does not fit: one line that says why."""
 
 
 class Checkpoints:
@@ -93,7 +96,7 @@ class Checkpoints:
         import torch  # noqa: PLC0415 - the program has imported it
 
         buffer = io.BytesIO()
-        torch.save({**state, _RANDOM: _random_state()}, buffer)
+        torch.save({**state, _RANDOM: generators.state()}, buffer)
         content = buffer.getbuffer()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self._prefix}-{step:012d}-{_digest(content)}.pt"
@@ -135,6 +138,27 @@ class Checkpoints:
         dist.broadcast_object_list(box, src=0)
         return self._finished(box[0], restore_random and dist.get_rank() == 0)
 
+    def restore(self, state: Mapping[str, Any], **parts: Any) -> None:
+        """Give the parts of a program the states that they had.
+
+        Args:
+            state: What ``load`` has returned.
+            parts: By their keys in it: a model, an optimiser, a schedule, whatever has
+                ``load_state_dict``.
+
+        Raises:
+            CheckpointError: It is the state of another model, or of another program. No file is
+                touched.
+        """
+        for name, part in parts.items():
+            problem = _misfit(state, name, part)
+            if problem:
+                raise CheckpointError(
+                    f"the checkpoint in {self.folder} does not fit this program's {name}: "
+                    f"{problem}; go on with the code that wrote it, or give the job another place "
+                    "for its checkpoints; nothing is changed there"
+                )
+
     def _read(self, map_location: Any) -> dict[str, Any] | None:
         import torch  # noqa: PLC0415 - the program has imported it
 
@@ -163,7 +187,7 @@ class Checkpoints:
         if state is not None:
             saved = state.pop(_RANDOM, None)
             if restore_random and saved is not None:
-                _restore_random(saved)
+                generators.restore(saved)
         return state
 
 
@@ -240,6 +264,19 @@ def _digest(content: bytes | memoryview) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
+def _misfit(state: Mapping[str, Any], name: str, part: Any) -> str:
+    """Why a part cannot take its state; empty when it has."""
+    if name not in state:
+        return f"it has no {name!r}"
+    try:
+        part.load_state_dict(state[name])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # torch lists every tensor, each on a line of its own.
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return ""
+
+
 def _distributed() -> bool:
     if "torch.distributed" not in sys.modules:
         return False
@@ -255,36 +292,6 @@ def _rank() -> int:
         rank: int = dist.get_rank()
         return rank
     return int(os.environ.get("RANK") or 0)
-
-
-def _random_state() -> dict[str, Any]:
-    """The generators that the program has in use, as plain numbers and tensors."""
-    import torch  # noqa: PLC0415 - the program has imported it
-
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        name, keys, *rest = numpy.random.get_state(legacy=True)
-        state["numpy"] = (name, torch.tensor(keys.astype("int64")), *rest)
-    return state
-
-
-def _restore_random(state: Mapping[str, Any]) -> None:
-    import torch  # noqa: PLC0415 - the program has imported it
-
-    torch.set_rng_state(state["torch"].cpu())
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(
-            [one.cpu() for one in state["cuda"]][: torch.cuda.device_count()]
-        )
-    numpy = sys.modules.get("numpy")
-    if "numpy" in state and numpy is not None:
-        name, keys, *rest = state["numpy"]
-        numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))
 
 
 def _say(line: str) -> None:

@@ -82,12 +82,17 @@ class Environment:
 
     @property
     def distribution_groups(self) -> tuple[str, ...]:
-        """Instance groups that train together; none when no distribution is asked for."""
+        """Instance groups that train together; none when no distribution is asked for.
+
+        Those that the job names. Else, with our own choice of torchrun, all of them; with one of
+        SDK v2's switches the group of this host, as Amazon's toolkit has it.
+        """
         named = self.reserved.get("sagemaker_distribution_instance_groups")
         if isinstance(named, list):
             return tuple(str(name) for name in named)
-        asked = any(map(self.enabled, DISTRIBUTION_KEYS)) or self.launcher == "torchrun"
-        return (self.cluster.group,) if asked else ()
+        if self.launcher == "torchrun":
+            return tuple(dict.fromkeys((*self.cluster.groups, self.cluster.group)))
+        return (self.cluster.group,) if any(map(self.enabled, DISTRIBUTION_KEYS)) else ()
 
     @property
     def distribution_hosts(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib.util
 import os
+import shutil
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,11 @@ TOOLKIT_RUNNERS: Mapping[str, str] = {
     "sagemaker_mpi_enabled": "MPI",
     "sagemaker_distributed_dataparallel_enabled": "SMDataParallel",
     "sagemaker_pytorch_xla_multi_worker_enabled": "PyTorchXLA",
+}
+#: What those runners start, and what no image of ours has.
+RUNNER_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "MPI": ("mpirun", "/usr/sbin/sshd"),
+    "SMDataParallel": ("mpirun", "/usr/sbin/sshd"),
 }
 #: Of SDK v2's ``distribution=``. Its ``pytorchddp`` means native DDP over Amazon's MPI set-up;
 #: the script sees the same variables under torchrun, which needs neither ssh nor mpirun.
@@ -111,7 +117,7 @@ def make_plan(
     Raises:
         ContractError: A reserved hyperparameter makes no sense.
         SourceError: The program is of a kind that the launcher cannot start.
-        UnavailableError: The toolkit is needed and not installed.
+        UnavailableError: The toolkit, or what its runner starts, is needed and not installed.
     """
     launcher, runner = choose_launcher(environment)
     label, variables = program.name, dict(variables)
@@ -152,6 +158,13 @@ def _toolkit(environment: Environment, runner: str, variables: dict[str, str]) -
         raise UnavailableError(
             f"this job asks for the {runner} runner of sagemaker-training, which is not "
             "installed; use the training image, or torchrun (sagemaker_torch_distributed_enabled)"
+        )
+    missing = [name for name in RUNNER_NEEDS.get(runner, ()) if shutil.which(name) is None]
+    if missing:
+        raise UnavailableError(
+            f"this job asks for the {runner} runner of sagemaker-training, which needs "
+            f"{' and '.join(missing)}; install Open MPI and openssh-server in an image of your own "
+            "on top of this one, or use torchrun (sagemaker_torch_distributed_enabled)"
         )
     if environment.paths.root != DEFAULT_ROOT:
         variables["SAGEMAKER_BASE_DIR"] = str(environment.paths.root)

@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     paths: Paths | None = None
     try:
-        stops = StopSignals()
         # The failure file's place is known even when the settings are not.
         paths = Paths(Path(os.environ.get("BYOC_ROOT") or DEFAULT_ROOT).absolute())
+        stops = StopSignals()
         settings = Settings.from_environ(os.environ)
         arguments = list(sys.argv[1:] if argv is None else argv)
         if arguments in (["--help"], ["-h"], ["--version"]) and not paths.config.exists():

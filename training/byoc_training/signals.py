@@ -35,6 +35,9 @@ class StopSignals:
 
     The kernel drops signals that PID 1 has no handler for, so they are installed first of all.
 
+    Raises:
+        StopRequested: One has come already.
+
     Attributes:
         first: The first stop signal that came, or None.
         wakeup: A file descriptor that becomes readable with every signal.
@@ -52,6 +55,8 @@ class StopSignals:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, _nothing)
+        # What has come since `start` blocked them comes now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def note_only(self) -> None:
         """From now on signals are noted in `first`, for a supervisor to act on.
