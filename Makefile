@@ -58,6 +58,10 @@ bench-training: setup ## Measure train and the example (DATA=folder ONLY=entry,p
 	@PYTHONPATH=.:training $(BIN)/python -m benchmarks.training --data '$(DATA)' \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(ROUNDS),--rounds '$(ROUNDS)')
 
+.PHONY: bench-training-gpu
+bench-training-gpu: setup ## Measure the fast recipe on a GPU against its goal (DATA=folder SEEDS=20)
+	@PYTHONPATH=.:training $(BIN)/python -m benchmarks.training.gpu --data '$(DATA)' $(if $(SEEDS),--seeds '$(SEEDS)')
+
 .PHONY: bench-gpu
 bench-gpu: setup ## Measure serve on a GPU against the goals; needs wrk (SECONDS=8 OPTIMIZE=freeze)
 	@PYTHONPATH=.:serving $(BIN)/python -m benchmarks.gpu $(if $(SECONDS),--seconds '$(SECONDS)') \
