@@ -29,8 +29,9 @@ def training_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - see above
 
     step_name = next(iter(history[0]))
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    left = figure.add_subplot()
+    figure = Figure(figsize=(8, 4))
+    # A layout engine would draw everything several times.
+    left = figure.add_axes((0.08, 0.13, 0.84, 0.79))
     right = left.twinx()
     for name in dict.fromkeys(name for record in history for name in record):
         steps = [record[step_name] for record in history if name in record]
@@ -63,9 +64,9 @@ def confusion_matrix(
 
     names = labels or [str(number) for number in range(len(counts))]
     shares = [[value / max(1, sum(row)) for value in row] for row in counts]
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure = Figure(figsize=(5.5, 5.5))
+    axes = figure.add_axes((0.12, 0.1, 0.85, 0.85))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= _MOST_NUMBERS:
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
@@ -82,6 +83,6 @@ def confusion_matrix(
                         horizontalalignment="center",
                         verticalalignment="center",
                     )
-    axes.set(xlabel="answer", ylabel="truth")
-    figure.colorbar(picture, label="share of the true class")
-    figure.savefig(path, dpi=_DPI)
+    axes.set(xlabel="answer", ylabel="truth", title="darker: a larger share of the true class")
+    # Names may be longer than the margin; finding out means another drawing.
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight" if labels else None)
