@@ -26,6 +26,7 @@ from byoc_training import (
     requirements,
     sm_variables,
     supervise,
+    versions,
 )
 from byoc_training.console import Console
 from byoc_training.errors import (
@@ -226,11 +227,28 @@ def _plan(
 
 
 def _make_directories(paths: Paths) -> None:
+    """The folders of what the job is to leave behind, and the proof that it can.
+
+    Raises:
+        StorageError: One cannot be made, or the model's takes no file.
+    """
     for folder in (paths.model, paths.output_data):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # noqa: PERF203 - two folders
             raise StorageError(f"cannot make {folder}: {error.strerror}") from error
+    probe = paths.model / f".byoc-probe-{os.getpid()}"
+    try:
+        try:
+            # As much as a file system's smallest unit: an empty file fits where nothing else does.
+            probe.write_bytes(bytes(4096))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write in {paths.model}: {error.strerror}; the job could not save its model "
+            "(VolumeSizeInGB is the disk's size)"
+        ) from error
 
 
 def model_warnings(model: Path) -> list[str]:
@@ -262,7 +280,7 @@ def _fail(error: TrainingError, paths: Paths | None, console: Console) -> int:
 
 def _version() -> str:
     name = "sagemaker_byoc"
-    return f"sagemaker-byoc {preflight.installed_versions((name,)).get(name, 'unknown')}"
+    return f"sagemaker-byoc {versions.installed((name,)).get(name, 'unknown')}"
 
 
 if __name__ == "__main__":
