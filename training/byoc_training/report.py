@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byoc_training import cause, torchrun
+from byoc_training import cause, explain, torchrun
 from byoc_training.errors import OutOfMemoryError, ProgramError, TrainingError
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 LONGEST_FAILURE_BYTES = 1024
 _LONGEST_CAUSE_BYTES = 640
 _SHOWN_LINES = 30
+_SIGNAL_HINTS: dict[int, str] = {
+    signal.SIGSEGV: "; a library crashed: python -X faulthandler shows where",
+    signal.SIGABRT: "; a library gave up, most likely with a line in the log",
+    signal.SIGBUS: "; most likely no room in /dev/shm, or a mapped file that became shorter",
+    signal.SIGILL: "; a library has instructions that this processor lacks",
+    signal.SIGXCPU: "; a limit of processor time (ulimit -t) was reached",
+    signal.SIGXFSZ: "; a limit of file size (ulimit -f) was reached",
+}
 
 
 def check(outcome: Outcome, label: str, host: str = "") -> None:
@@ -55,7 +63,7 @@ def check(outcome: Outcome, label: str, host: str = "") -> None:
         raise ProgramError(where + text, code, details[:1])
     if outcome.code == 137:
         raise OutOfMemoryError(where + _killed_text(outcome, label), 137, details)
-    text = found.text or _silent(outcome, label)
+    text = explain.explained(found.text, lines) or _silent(outcome, label)
     if rank and rank.signal and not (found.raised and rank.signal == signal.SIGABRT):
         # An uncaught exception may end in SIGABRT: torch's threads still run when the interpreter
         # is taken down. Any other signal is a reason of its own.
@@ -90,7 +98,8 @@ def _stopped(outcome: Outcome, label: str) -> tuple[str, int]:
 
 def _silent(outcome: Outcome, label: str) -> str:
     if outcome.signal:
-        return f"{label} was ended by {_signal_name(outcome.signal)}"
+        hint = _SIGNAL_HINTS.get(outcome.signal, "")
+        return f"{label} was ended by {_signal_name(outcome.signal)}{hint}"
     return f"{label} ended with exit code {outcome.code} and no error output"
 
 
