@@ -158,9 +158,13 @@ def _tell(peers: Peers, error: TrainingError) -> None:
         PeerError: It is.
     """
     # Its own words alone: last lines of a log may speak of connections without having lost one.
-    broken = isinstance(error, ProgramError) and cause.secondary(str(error))
+    # A time-out is another rank's fault, unless the missing ones are this host's own.
+    waited = broken = False
+    if isinstance(error, ProgramError) and not error.missing:
+        waited = error.waited
+        broken = waited or cause.secondary(str(error))
     secondary = isinstance(error, PeerError) or broken
-    peers.fail(str(error), secondary=secondary)
+    peers.fail(str(error), secondary=secondary, waited=waited)
     found = peers.explain() if secondary else None
     if found is not None and not found.secondary:
         raise blamed(found) from error
@@ -186,9 +190,8 @@ def _host(
         f"starting {found.name} ({found.kind.value}, {plan.launcher.value}) in {plan.directory}"
     )
     outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, console, peers)
-    if outcome.peer_failure is not None:
-        raise blamed(outcome.peer_failure)
-    report.check(outcome, plan.label, job.cluster.current_host if plan.failure_of_rank else "")
+    host = job.cluster.current_host if plan.ranks else ""
+    report.check(outcome, plan.label, host, plan.ranks)
     if peers is not None:
         _finish(peers, outcome.stopped_by is not None, stops)
     for warning in model_warnings(paths.model):

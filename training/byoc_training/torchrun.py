@@ -93,6 +93,17 @@ def processes_per_host(environment: Environment) -> int:
     return len(environment.devices.gpus) or 1
 
 
+def ranks(environment: Environment) -> tuple[int, ...]:
+    """This host's global ranks, where all hosts have as many.
+
+    Raises:
+        ContractError: The number of processes makes no sense.
+    """
+    count = processes_per_host(environment)
+    index = environment.distribution_hosts.index(environment.cluster.current_host)
+    return tuple(range(index * count, (index + 1) * count))
+
+
 def command(environment: Environment, program: Program, port: int) -> tuple[str, ...]:
     """The command line up to the program's own arguments.
 
