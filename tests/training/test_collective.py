@@ -134,6 +134,17 @@ def test_who_is_missing(lines, waiting, missing):
     assert wait.missing(range(4)) == missing
 
 
+def test_what_is_not_known_is_not_said():
+    everyone = read(watchdog(0), watchdog(1))
+    assert collective.told(everyone, (0, 1)) == (
+        "ranks 0-1, all of this host's, waited: for one of another host, or each in another "
+        "operation"
+    )
+    # Which ranks there are is only known of torchrun's; whose the line is, not before the start.
+    assert collective.told(everyone, ()) == ""
+    assert collective.told(read("RuntimeError: Socket Timeout"), (0, 1)) == ""
+
+
 @pytest.mark.parametrize(
     ("ranks", "text"),
     [([3], "rank 3"), ([1, 0], "ranks 0-1"), ([0, 2, 3, 4, 9], "ranks 0, 2-4, 9")],

@@ -146,8 +146,11 @@ def told(wait: Wait, ranks: Sequence[int]) -> str:
     if missing:
         likely = "" if wait.late else "most likely "
         return f"{likely}missing: {named(missing)}, which did not come to where {waited} waited"
-    if ranks:
-        return f"{waited} of this host waited; who did not come is on another host"
+    if ranks and wait.waiting:
+        return (
+            f"{waited}, all of this host's, waited: for one of another host, or each in another "
+            "operation"
+        )
     return ""
 
 
