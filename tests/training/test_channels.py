@@ -98,8 +98,8 @@ def test_files_are_counted_in_the_report(job):
     job.channel("empty")
     job.probe()
     stderr = job.run("train").stderr
-    assert "channel train: 2 files in" in stderr
-    assert "channel empty: 0 files in" in stderr
+    assert "channel train: 2 files, 2 bytes, in" in stderr
+    assert "channel empty: 0 files, 0 bytes, in" in stderr
 
 
 @pytest.mark.parametrize("name", ["a\0", "\ud800"])

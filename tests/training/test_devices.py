@@ -47,3 +47,31 @@ def test_default_interface_exists():
     found = devices.detect()
     assert found.default_interface in found.interfaces
     assert found.cpus >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03  Tue Jan 2\nGCC: 12.2\n",
+         "535.54.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n",
+         "570.86.15"),
+        ("something else\n", ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_driver_s_version_is_its_module_s(tmp_path, monkeypatch, text, version):
+    if text is not None:
+        (tmp_path / "version").write_text(text)
+    monkeypatch.setattr(devices, "_DRIVER", tmp_path / "version")
+    assert devices.detect().driver == version
+
+
+@pytest.mark.contract(52)
+def test_efa_devices_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "EFA_DEVICES", tmp_path / "none")
+    assert devices.detect().efa == 0
+    monkeypatch.setattr(devices, "EFA_DEVICES", tmp_path)
+    for name in ("uverbs0", "uverbs1", "rdma_cm"):
+        (tmp_path / name).touch()
+    assert devices.detect().efa == 2

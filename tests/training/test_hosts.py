@@ -184,6 +184,79 @@ def test_a_broken_connection_is_not_taken_for_the_reason(cluster):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("when", ["before the rendezvous", "in an operation"])
+def test_a_rank_of_another_host_that_never_comes_is_named_by_both(cluster, when):
+    made = cluster(
+        2,
+        f"if rank == 3 and {when == 'before the rendezvous'}: time.sleep(600)\n"
+        "import datetime, torch.distributed as dist, torch\n"
+        "dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=8))\n"
+        "dist.barrier()\n"
+        "if rank == 3: time.sleep(600)\n"
+        "dist.all_reduce(torch.ones(1))\n",
+        byoc_processes_per_host="2",
+    )
+    results = made.finish(made.start())
+    assert results[B].code != 0
+    assert "missing: rank 3" in (results[B].failure or "") or (results[B].failure or "").startswith(
+        f"rank 3 on {B} did not come to the operation that others waited for"
+    ), results[B]
+    assert results[A].code == 75, results[A]
+    assert (results[A].failure or "").startswith(f"stopped because {B} failed: rank ")
+    assert "rank 3" in (results[A].failure or "")
+
+
+@pytest.mark.slow
+def test_a_host_of_which_no_rank_comes_is_named_by_both(cluster):
+    made = cluster(
+        2,
+        "if rank == 1: time.sleep(600)\n"
+        "import datetime, torch.distributed as dist, torch\n"
+        "dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=8))\n",
+    )
+    results = made.finish(made.start())
+    reason = f"rank 1 on {B} did not come to the operation that others waited for"
+    assert (results[B].failure or "").startswith(reason), results[B]
+    assert (results[A].failure or "").startswith(f"stopped because {B} failed: {reason}")
+    assert (results[A].code, results[B].code != 0) == (75, True)
+
+
+@pytest.mark.slow
+def test_two_containers_that_claim_to_be_the_same_host_are_told_so(cluster, tmp_path):
+    made = cluster(3, "")
+    double = Job(tmp_path / "double", environ=dict(made.jobs[B].environ))
+    double.hyperparameters(byoc_launcher="torchrun")
+    double.config("resourceconfig", {"current_host": B, "hosts": [A, B, C]})
+    double.program(RANK)
+    running = made.start(A, B)
+    time.sleep(3)
+    made.jobs["double"] = double
+    results = made.finish(running | made.start("double") | {})
+    assert results["double"].code == 75
+    assert f"{A} refuses this host: there is another {B} already" in (
+        results["double"].failure or ""
+    )
+    assert f"a connection is refused: there is another {B} already" in results[A].stderr
+
+
+@pytest.mark.slow
+def test_two_containers_that_claim_rank_0_are_told_so(cluster, tmp_path):
+    """Both listen, on one machine: the second cannot. On two machines the names decide."""
+    made = cluster(2, "")
+    double = Job(tmp_path / "double", environ=dict(made.jobs[A].environ))
+    double.hyperparameters(byoc_launcher="torchrun")
+    double.config("resourceconfig", {"current_host": A, "hosts": [A, B]})
+    double.program(RANK)
+    running = made.start(A)
+    time.sleep(3)
+    made.jobs["double"] = double
+    results = made.finish(running | made.start("double", B))
+    assert results["double"].code == 69
+    assert "cannot listen for the other hosts on port" in (results["double"].failure or "")
+    assert [results[name].code for name in (A, B)] == [0, 0], results
+
+
+@pytest.mark.slow
 def test_a_container_that_vanishes_ends_the_others(cluster, wait_for):
     made = cluster(3, "time.sleep(600)")
     running = made.start()

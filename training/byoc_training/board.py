@@ -22,11 +22,13 @@ class Failure:
         text: The reason, as its own failure file has it first.
         secondary: Whether it may have failed only because another host did: its connection to
             another rank broke.
+        waited: Whether its ranks waited in vain for others, which they cannot name.
     """
 
     host: str
     text: str
     secondary: bool = False
+    waited: bool = False
 
 
 class Board:
@@ -86,7 +88,8 @@ class Board:
             self.done.add(host)
         elif kind == "failed" and host not in self.failures:
             text = str(event.get("text"))[:LONGEST_TEXT]
-            self.failures[host] = Failure(host, text, bool(event.get("secondary")))
+            secondary, waited = bool(event.get("secondary")), bool(event.get("waited"))
+            self.failures[host] = Failure(host, text, secondary, waited)
         elif kind == "stopping" and self.stopping is None and isinstance(event.get("signal"), int):
             self.stopping = host, event["signal"]
         else:

@@ -36,15 +36,27 @@ class Channel:
         """What is there, in words. Opens no file, so that streamed data is not fetched.
 
         Args:
-            seconds: Longest time to count files; beyond it the count is a lower bound.
+            seconds: Longest time to count files; beyond it count and size are lower bounds. A
+                mount that does not answer is waited for however long it takes (see `look`).
         """
         if self.mode == "Pipe":
             return f"channel {self.name}: Pipe mode, FIFOs {self.path}_0, _1, ..."
         if not os.path.isdir(self.path):  # noqa: PTH112 - Path.is_dir raises without permission
             return f"channel {self.name}: no directory on this host (no data for it here)"
-        count, complete = _count_files(self.path, time.monotonic() + seconds)
+        count, size, complete = _measure(self.path, time.monotonic() + seconds)
         bound = "" if complete else "at least "
-        return f"channel {self.name}: {bound}{count} file{'s' * (count != 1)} in {self.path}"
+        return (
+            f"channel {self.name}: {bound}{count} file{'s' * (count != 1)}, {sized(size)}, "
+            f"in {self.path}"
+        )
+
+
+def sized(size_bytes: int) -> str:
+    """A number of bytes for people."""
+    for unit, power, digits in (("TiB", 40, 1), ("GiB", 30, 1), ("MiB", 20, 0), ("KiB", 10, 0)):
+        if size_bytes >= 1 << power:
+            return f"{size_bytes / (1 << power):.{digits}f} {unit}"
+    return f"{size_bytes} byte{'s' * (size_bytes != 1)}"
 
 
 def read(paths: Paths) -> tuple[dict[str, Channel], Mapping[str, Any]]:
@@ -78,18 +90,23 @@ def _directories(folder: Path) -> list[str]:
         return []
 
 
-def _count_files(folder: Path, deadline: float) -> tuple[int, bool]:
-    count, pending = 0, [str(folder)]
+def _measure(folder: Path, deadline: float) -> tuple[int, int, bool]:
+    """The number of files, their bytes, and whether that is all."""
+    count, size, pending = 0, 0, [str(folder)]
     while pending:
         try:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
+                    if time.monotonic() > deadline:
+                        return count, size, False
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-                    else:
-                        count += 1
-                    if time.monotonic() > deadline:
-                        return count, False
-        except OSError:  # noqa: PERF203 - one unreadable folder must not hide the others
+                        continue
+                    count += 1
+                    try:
+                        size += entry.stat().st_size
+                    except OSError:
+                        continue
+        except OSError:
             continue
-    return count, True
+    return count, size, True

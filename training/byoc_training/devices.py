@@ -10,6 +10,9 @@ from pathlib import Path
 
 #: nvidia-smi answers within a second; on a host with a broken driver it can hang.
 NVIDIA_SMI_SECONDS = 10.0
+#: EFA's devices appear by themselves; instance lists in old toolkits miss every newer type.
+EFA_DEVICES = Path("/dev/infiniband")
+_DRIVER = Path("/proc/driver/nvidia/version")
 _NETWORK = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")
 
@@ -23,12 +26,16 @@ class Devices:
         gpus: One line for each GPU, as nvidia-smi lists it.
         interfaces: Names of the network interfaces.
         default_interface: The one that a cluster's traffic takes; ``lo`` when there is no other.
+        efa: How many EFA devices there are.
+        driver: The version of NVIDIA's kernel driver; empty without one.
     """
 
     cpus: int
     gpus: tuple[str, ...]
     interfaces: tuple[str, ...]
     default_interface: str
+    efa: int = 0
+    driver: str = ""
 
 
 def detect() -> Devices:
@@ -39,7 +46,19 @@ def detect() -> Devices:
         gpus=_gpus(),
         interfaces=interfaces,
         default_interface=_default_interface(interfaces),
+        efa=len(list(EFA_DEVICES.glob("uverbs*"))),
+        driver=_driver(),
     )
+
+
+def _driver() -> str:
+    """As the driver's module says; its open variant words it differently."""
+    try:
+        text = _DRIVER.read_text()
+    except OSError:
+        return ""
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return found[1] if found else ""
 
 
 def _gpus() -> tuple[str, ...]:

@@ -87,11 +87,23 @@ class ProgramError(TrainingError):
     Attributes:
         exit_code: The program's own code, or 128 + n when signal n ended it.
         details: Lines that follow the cause in the failure file.
+        missing: Ranks of this host that others waited for in vain, where that is the cause.
+        waited: Whether its ranks waited for others in vain.
     """
 
-    def __init__(self, cause: str, exit_code: int, details: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        cause: str,
+        exit_code: int,
+        details: tuple[str, ...] = (),
+        missing: tuple[int, ...] = (),
+        *,
+        waited: bool = False,
+    ) -> None:
         self.exit_code = exit_code
         self.details = details
+        self.missing = missing
+        self.waited = waited
         super().__init__(cause)
 
 

@@ -72,7 +72,7 @@ class Plan:
         variables: What is added to this process's variables.
         label: The program in messages.
         stop: Who is told first that the job stops.
-        failure_of_rank: Whether the program's end is torchrun's word for that of a rank.
+        ranks: Of this host, where torchrun starts them: its end is its word for that of a rank.
     """
 
     launcher: Launcher
@@ -81,7 +81,7 @@ class Plan:
     variables: Mapping[str, str] = field(default_factory=dict)
     label: str = "program"
     stop: Stop = Stop.PROGRAM
-    failure_of_rank: bool = False
+    ranks: tuple[int, ...] = ()
 
 
 def choose_launcher(environment: Environment) -> tuple[Launcher, str]:
@@ -142,7 +142,7 @@ def make_plan(
         variables=variables,
         label=label,
         stop=_whom_to_stop(launcher, program.kind),
-        failure_of_rank=launcher is Launcher.TORCHRUN,
+        ranks=torchrun.ranks(environment) if launcher is Launcher.TORCHRUN else (),
     )
 
 

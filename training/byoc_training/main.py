@@ -26,6 +26,7 @@ from byoc_training import (
     requirements,
     sm_variables,
     supervise,
+    versions,
 )
 from byoc_training.console import Console
 from byoc_training.errors import (
@@ -157,9 +158,13 @@ def _tell(peers: Peers, error: TrainingError) -> None:
         PeerError: It is.
     """
     # Its own words alone: last lines of a log may speak of connections without having lost one.
-    broken = isinstance(error, ProgramError) and cause.secondary(str(error))
+    # A time-out is another rank's fault, unless the missing ones are this host's own.
+    waited = broken = False
+    if isinstance(error, ProgramError) and not error.missing:
+        waited = error.waited
+        broken = waited or cause.secondary(str(error))
     secondary = isinstance(error, PeerError) or broken
-    peers.fail(str(error), secondary=secondary)
+    peers.fail(str(error), secondary=secondary, waited=waited)
     found = peers.explain() if secondary else None
     if found is not None and not found.secondary:
         raise blamed(found) from error
@@ -185,9 +190,8 @@ def _host(
         f"starting {found.name} ({found.kind.value}, {plan.launcher.value}) in {plan.directory}"
     )
     outcome = supervise.run(plan, environ, stops, settings.stop_grace_seconds, console, peers)
-    if outcome.peer_failure is not None:
-        raise blamed(outcome.peer_failure)
-    report.check(outcome, plan.label, job.cluster.current_host if plan.failure_of_rank else "")
+    host = job.cluster.current_host if plan.ranks else ""
+    report.check(outcome, plan.label, host, plan.ranks)
     if peers is not None:
         _finish(peers, outcome.stopped_by is not None, stops)
     for warning in model_warnings(paths.model):
@@ -226,11 +230,28 @@ def _plan(
 
 
 def _make_directories(paths: Paths) -> None:
+    """The folders of what the job is to leave behind, and the proof that it can.
+
+    Raises:
+        StorageError: One cannot be made, or the model's takes no file.
+    """
     for folder in (paths.model, paths.output_data):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:  # noqa: PERF203 - two folders
             raise StorageError(f"cannot make {folder}: {error.strerror}") from error
+    probe = paths.model / f".byoc-probe-{os.getpid()}"
+    try:
+        try:
+            # As much as a file system's smallest unit: an empty file fits where nothing else does.
+            probe.write_bytes(bytes(4096))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write in {paths.model}: {error.strerror}; the job could not save its model "
+            "(VolumeSizeInGB is the disk's size)"
+        ) from error
 
 
 def model_warnings(model: Path) -> list[str]:
@@ -262,7 +283,7 @@ def _fail(error: TrainingError, paths: Paths | None, console: Console) -> int:
 
 def _version() -> str:
     name = "sagemaker_byoc"
-    return f"sagemaker-byoc {preflight.installed_versions((name,)).get(name, 'unknown')}"
+    return f"sagemaker-byoc {versions.installed((name,)).get(name, 'unknown')}"
 
 
 if __name__ == "__main__":

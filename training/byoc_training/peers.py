@@ -290,16 +290,22 @@ class Peers:
             self.turn()
         return self.failure
 
-    def fail(self, text: str, *, secondary: bool = False) -> None:
-        """Tell the others that this host has failed, those too that have not come yet."""
-        self.tell("failed", text=text, secondary=secondary)
+    def fail(self, text: str, *, secondary: bool = False, waited: bool = False) -> None:
+        """Tell the others that this host has failed, those too that have not come yet.
+
+        Args:
+            text: Why.
+            secondary: It may be another host's fault.
+            waited: Its ranks waited in vain for some of another host.
+        """
+        self.tell("failed", text=text, secondary=secondary, waited=waited)
         began = self._clock()
         if not self.board.complete and self.failure is None:
             with contextlib.suppress(UnavailableError):
-                for waited in self._meeting(began, LAST_WORD_SECONDS):
+                for spent in self._meeting(began, LAST_WORD_SECONDS):
                     told = {link.host for link in self._links if link.host}
                     enough = len(self.board.hosts) - 1 if self.leads else 1
-                    if len(told) >= enough or waited >= LAST_WORD_SECONDS:
+                    if len(told) >= enough or spent >= LAST_WORD_SECONDS:
                         break
 
     def close(self) -> None:

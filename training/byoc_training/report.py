@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byoc_training import cause, torchrun
+from byoc_training import cause, collective, explain, torchrun
 from byoc_training.errors import OutOfMemoryError, ProgramError, TrainingError
+from byoc_training.peers import blamed
 
 if TYPE_CHECKING:
     from byoc_training.console import Console
@@ -21,19 +22,44 @@ if TYPE_CHECKING:
 LONGEST_FAILURE_BYTES = 1024
 _LONGEST_CAUSE_BYTES = 640
 _SHOWN_LINES = 30
+_SIGNAL_HINTS: dict[int, str] = {
+    signal.SIGSEGV: "; a library crashed: python -X faulthandler shows where",
+    signal.SIGABRT: "; a library gave up, most likely with a line in the log",
+    signal.SIGBUS: "; most likely no room in /dev/shm, or a mapped file that became shorter",
+    signal.SIGILL: "; a library has instructions that this processor lacks",
+    signal.SIGXCPU: "; a limit of processor time (ulimit -t) was reached",
+    signal.SIGXFSZ: "; a limit of file size (ulimit -f) was reached",
+}
 
 
-def check(outcome: Outcome, label: str, host: str = "") -> None:
+def check(outcome: Outcome, label: str, host: str = "", ranks: tuple[int, ...] = ()) -> None:
     """Do nothing when the program succeeded.
 
     Args:
         outcome: How it ended.
         label: Its name.
         host: This host, when it was torchrun that ended, for one of its ranks.
+        ranks: Those of this host, in that case.
 
     Raises:
         ProgramError: It failed; says why.
+        PeerError: It was stopped because another host failed.
     """
+    if outcome.peer_failure is not None:
+        if outcome.absent:
+            text = collective.absence(outcome.absent, host, outcome.peer_failure.text)
+            details = _ending(outcome, label, None)
+            raise ProgramError(text, outcome.code or 1, details, outcome.absent)
+        try:
+            _check(outcome, label, host, ranks)
+        except ProgramError as error:
+            if error.missing:
+                raise
+        raise blamed(outcome.peer_failure)
+    _check(outcome, label, host, ranks)
+
+
+def _check(outcome: Outcome, label: str, host: str, ranks: tuple[int, ...]) -> None:
     if outcome.code == 0:
         return
     rank = torchrun.find_failure(outcome.stderr) if host else None
@@ -43,11 +69,8 @@ def check(outcome: Outcome, label: str, host: str = "") -> None:
         outcome = dataclasses.replace(outcome, code=rank.code, signal=rank.signal, stderr=words)
     found = cause.find(outcome.stderr, rank.rank if rank else None)
     number = rank.rank if rank else found.rank
-    lines = [
-        text
-        for whose, text in cause.clean_lines(outcome.stderr)
-        if text.strip() and number in (None, whose)
-    ]
+    all_lines = cause.clean_lines(outcome.stderr)
+    lines = [text for whose, text in all_lines if text.strip() and number in (None, whose)]
     details = (*_ending(outcome, label, number), *lines[-_SHOWN_LINES:])
     where = f"rank {number} on {host}: " if host and number is not None else ""
     if outcome.stopped_by is not None and (outcome.killed or outcome.signal):
@@ -55,16 +78,30 @@ def check(outcome: Outcome, label: str, host: str = "") -> None:
         raise ProgramError(where + text, code, details[:1])
     if outcome.code == 137:
         raise OutOfMemoryError(where + _killed_text(outcome, label), 137, details)
-    text = found.text or _silent(outcome, label)
-    if rank and rank.signal and not (found.raised and rank.signal == signal.SIGABRT):
+    wait = collective.read(all_lines)
+    in_vain = bool(wait.text) and (not found.raised or _vain(found.text))
+    missing: tuple[int, ...] = ()
+    if in_vain:
+        # A lost connection tells less than another rank's time-out.
+        own = found.raised and collective.timed_out(found.text.split("\n", 1)[0])
+        text = found.text if own else wait.text
+        text = f"{text}\n{collective.told(wait, ranks)}".strip()
+        missing = tuple(number for number in wait.missing(ranks) if number in ranks)
+    elif rank and rank.signal and not (found.raised and rank.signal == signal.SIGABRT):
         # An uncaught exception may end in SIGABRT: torch's threads still run when the interpreter
         # is taken down. Any other signal is a reason of its own.
         text = _silent(outcome, label)
+    else:
+        text = explain.explained(found.text, lines) or _silent(outcome, label)
     if outcome.stopped_by is not None:
         text = f"after {signal.Signals(outcome.stopped_by).name}: {text}"
     if outcome.out_of_memory:
         text += f"\nThe kernel killed a process for memory (limit {outcome.memory_limit})"
-    raise ProgramError(where + text, outcome.code, details)
+    raise ProgramError(where + text, outcome.code, details, missing, waited=in_vain)
+
+
+def _vain(text: str) -> bool:
+    return collective.timed_out(text) or cause.secondary(text)
 
 
 def _killed_text(outcome: Outcome, label: str) -> str:
@@ -90,7 +127,8 @@ def _stopped(outcome: Outcome, label: str) -> tuple[str, int]:
 
 def _silent(outcome: Outcome, label: str) -> str:
     if outcome.signal:
-        return f"{label} was ended by {_signal_name(outcome.signal)}"
+        hint = _SIGNAL_HINTS.get(outcome.signal, "")
+        return f"{label} was ended by {_signal_name(outcome.signal)}{hint}"
     return f"{label} ended with exit code {outcome.code} and no error output"
 
 

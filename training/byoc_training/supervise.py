@@ -29,7 +29,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from byoc_training import memory, processes
+from byoc_training import cause, collective, memory, processes
 from byoc_training.console import STDERR, Console, write_all
 from byoc_training.errors import ContractError, SourceError
 from byoc_training.launch import Stop
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 LEFTOVER_SECONDS = 2.0
 #: How long the program has when another host has failed: there is no use in what it does.
 PEER_FAILED_SECONDS = 10.0
+#: How long the ranks have, when another host's have waited in vain, to say that they have as well.
+SETTLE_SECONDS = 3.0
 #: Longest time between two looks at what the other hosts say.
 _PEERS_SECONDS = 1.0
 #: How often to look whether a group has gone; nothing tells us of other processes' children.
@@ -69,6 +71,7 @@ class Outcome:
         stderr: The last bytes of its error output.
         seconds: How long it ran.
         peer_failure: Another host's failure that it was stopped for, or None.
+        absent: Ranks of this host that the other one's waited for, and that gave no sign.
     """
 
     code: int
@@ -80,6 +83,7 @@ class Outcome:
     stderr: bytes
     seconds: float
     peer_failure: Failure | None = None
+    absent: tuple[int, ...] = ()
 
 
 def run(
@@ -127,6 +131,7 @@ def run(
         stderr=supervisor.tail.content(),
         seconds=time.monotonic() - started,
         peer_failure=supervisor.peer_failure,
+        absent=supervisor.absent,
     )
 
 
@@ -168,6 +173,8 @@ class _Supervisor:
         self.killed = False
         self.stopped_by: int | None = None
         self.peer_failure: Failure | None = None
+        self.absent: tuple[int, ...] = ()
+        self._settled_at: float | None = None
         self._peers = peers
         self._process = process
         self._group = processes.Group(process.pid, scattered=plan.stop is Stop.CHILDREN)
@@ -284,8 +291,14 @@ class _Supervisor:
         """Without another host there is nothing to go on with, except that a stop is one."""
         if self._peers is None or self._peers.failure is None or self.stopped_by is not None:
             return
+        failure = self._peers.failure
+        if failure.waited and self._status is None and not self._told:
+            if self._settled_at is None:
+                self._settled_at = now + SETTLE_SECONDS
+            if now < self._settled_at:
+                return
+            self._find_absent(failure)
         if self.peer_failure is None:
-            failure = self._peers.failure
             self._tell(
                 signal.SIGTERM,
                 now,
@@ -293,6 +306,17 @@ class _Supervisor:
                 f"{failure.host} failed: ending {self._plan.label}",
             )
         self.peer_failure = self._peers.failure
+
+    def _find_absent(self, failure: Failure) -> None:
+        """Whom the other host's ranks waited for: those of this one that say nothing of it."""
+        assert self._peers is not None  # noqa: S101 - whose failure it is
+        lines = cause.clean_lines(self.tail.content())
+        waiting = collective.read(lines).waiting
+        self.absent = tuple(rank for rank in self._plan.ranks if rank not in waiting)
+        if self.absent:
+            # At once: the other host waits for the reason only for so long.
+            text = collective.absence(self.absent, self._peers.current, failure.text)
+            self._peers.tell("failed", text=text, secondary=False)
 
     def _tell(self, number: int, now: float, grace_seconds: float, line: str) -> None:
         """Tell the program, once, that it has to end; killing is for later."""

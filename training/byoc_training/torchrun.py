@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from byoc_training.devices import EFA_DEVICES
 from byoc_training.environment import PROCESSES
 from byoc_training.errors import ContractError, SourceError
 from byoc_training.program import Kind
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 #: SDK v2's name of the same number, for MPI and for torchrun.
 SDK_PROCESSES = "sagemaker_mpi_num_of_processes_per_host"
-#: EFA's devices appear by themselves; instance lists in old toolkits miss every newer type.
-EFA_DEVICES = Path("/dev/infiniband")
 _SUMMARY = re.compile(
     r"Root Cause \(first observed failure\):\s+\[\d+\]:"
     r".*?rank\s+: (?P<rank>\d+) \(local_rank: \d+\)"
@@ -93,6 +91,17 @@ def processes_per_host(environment: Environment) -> int:
             raise ContractError(f"{key} is {asked!r}; expected a whole number from 1 up")
         return int(asked)
     return len(environment.devices.gpus) or 1
+
+
+def ranks(environment: Environment) -> tuple[int, ...]:
+    """This host's global ranks, where all hosts have as many.
+
+    Raises:
+        ContractError: The number of processes makes no sense.
+    """
+    count = processes_per_host(environment)
+    index = environment.distribution_hosts.index(environment.cluster.current_host)
+    return tuple(range(index * count, (index + 1) * count))
 
 
 def command(environment: Environment, program: Program, port: int) -> tuple[str, ...]:
