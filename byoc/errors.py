@@ -5,7 +5,8 @@ ByocError                 exit code 1
 ├── RunnerError           4   ``train`` or ``serve`` cannot be started here
 ├── EngineError           5   no Docker engine here that can do what is asked
 ├── BuildError            6   an image cannot be built
-└── BudgetError           7   an image is larger than the repository allows
+├── BudgetError           7   an image is larger than the repository allows
+└── LocalError            8   the local endpoint cannot run, or does not
 """
 
 
@@ -43,3 +44,9 @@ class BudgetError(ByocError):
     """An image is larger than the repository allows."""
 
     exit_code = 7
+
+
+class LocalError(ByocError):
+    """The local endpoint cannot run, or does not."""
+
+    exit_code = 8

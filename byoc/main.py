@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Each command with its line in ``byoc --help``; the module is ``byoc.commands.<name>``.
 COMMANDS = {
     "build": "Build the training and the inference image from this repository.",
+    "local": "SageMaker on this machine: one endpoint that really runs the images.",
 }
 
 

@@ -1,0 +1,125 @@
+"""The one port: which service a request is for, and how an error is told."""
+
+from __future__ import annotations
+
+import json
+import traceback
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+from byoc.local import sagemaker_api
+from byoc.local.faults import AwsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from byoc.local.actions import Action
+
+JSON = "application/x-amz-json-1.1"
+#: The largest request that is no upload: 25 MB and what surrounds it (contract section 7.3).
+LARGEST_REQUEST_BYTES = 26 * 2**20
+HEALTH = "/_byoc/health"
+
+
+class Runtime(Protocol):
+    """SageMaker Runtime."""
+
+    def __call__(self, environ: Any, start_response: Any, request_id: str) -> Iterable[bytes]:
+        """Answer an invocation, or raise AwsError."""
+
+
+class Application:
+    """The WSGI application.
+
+    Args:
+        actions: SageMaker's.
+        runtime: For ``/endpoints/…``.
+        others: For every other service.
+        log: Takes a line for the server's own log.
+    """
+
+    def __init__(
+        self,
+        actions: Mapping[str, Action],
+        runtime: Runtime,
+        others: Callable[[Any, Any], Iterable[bytes]],
+        log: Callable[[str], None],
+    ) -> None:
+        self._actions, self._runtime, self._others, self._log = actions, runtime, others, log
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """Answer a request."""
+        request_id = str(uuid.uuid4())
+        try:
+            target = environ.get("HTTP_X_AMZ_TARGET", "")
+            path = environ.get("PATH_INFO", "")
+            if target.startswith(sagemaker_api.TARGET):
+                content = sagemaker_api.answer(self._actions, target, read(environ))
+                return _json(start_response, 200, content, request_id)
+            if path.startswith("/endpoints/") and _signed_for(environ) in ("sagemaker", ""):
+                return self._runtime(environ, start_response, request_id)
+            if path == HEALTH:
+                return _json(start_response, 200, {"status": "ok"}, request_id)
+            return self._others(environ, start_response)
+        except AwsError as error:
+            return tell(start_response, error, request_id)
+        except Exception:  # noqa: BLE001 - a fault of ours is told as AWS tells its own
+            self._log(f"request {request_id} failed\n{traceback.format_exc()}")
+            fault = AwsError(
+                "InternalFailure", f"the local endpoint failed; see its log for {request_id}", 500
+            )
+            return tell(start_response, fault, request_id)
+
+
+def read(environ: Any, most: int = LARGEST_REQUEST_BYTES) -> bytes:
+    """A request's body.
+
+    Raises:
+        AwsError: It is longer than ``most`` bytes.
+    """
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if length > most:
+        raise AwsError("RequestEntityTooLarge", f"{length} bytes; at most {most}", 413)
+    if length:
+        content: bytes = environ["wsgi.input"].read(length)
+        return content
+    if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked":
+        content = environ["wsgi.input"].read(most + 1)
+        if len(content) > most:
+            raise AwsError("RequestEntityTooLarge", f"more than {most} bytes", 413)
+        return content
+    return b""
+
+
+def tell(start_response: Any, error: AwsError, request_id: str) -> list[bytes]:
+    """The answer that is an error."""
+    content = {"__type": error.code, "message": error.message, "Message": error.message}
+    headers = [("x-amzn-ErrorType", error.code)]
+    return _json(start_response, error.status, content | error.members, request_id, headers)
+
+
+def _json(
+    start_response: Any,
+    status: int,
+    content: Mapping[str, Any],
+    request_id: str,
+    headers: Iterable[tuple[str, str]] = (),
+) -> list[bytes]:
+    body = json.dumps(content).encode()
+    start_response(
+        f"{status} {'OK' if status == 200 else 'Error'}",
+        [
+            ("Content-Type", JSON),
+            ("Content-Length", str(len(body))),
+            ("x-amzn-RequestId", request_id),
+            *headers,
+        ],
+    )
+    return [body]
+
+
+def _signed_for(environ: Any) -> str:
+    """The service in the signature's scope: ``Credential=KEY/DATE/REGION/SERVICE/aws4_request``."""
+    scope = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split(",")[0]
+    parts = scope.split("/")
+    return parts[3] if len(parts) > 3 else ""
