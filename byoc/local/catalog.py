@@ -10,6 +10,7 @@ from byoc.local.job_tools import Tools
 from byoc.local.journal import Journals
 from byoc.local.leftovers import Leftovers, Logs
 from byoc.local.models import Models
+from byoc.local.processing_jobs import ProcessingJobs
 from byoc.local.queue import Queue
 from byoc.local.tags import Tags
 from byoc.local.training_jobs import TrainingJobs
@@ -40,6 +41,7 @@ def resources(
         EndpointConfigs(context),
         Tags(context),
         TrainingJobs(tools),
+        ProcessingJobs(tools),
         Logs(journals),
     ]
     return found, _no_runtime

@@ -67,7 +67,7 @@ def merged(folders: Sequence[Path], target: Path, log: Callable[[str], None]) ->
             if path.is_dir() and not path.is_symlink():
                 (target / name).mkdir(parents=True, exist_ok=True)
             elif (target / name).exists():
-                log(f"byoc: several hosts wrote {name}; the first host's file is kept")
+                log(f"several hosts wrote {name}; the first host's file is kept")
             else:
                 _link(path, target / name)
     return target

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from byoc.errors import PackagingError
-from byoc.local import channels, images, job_output, jobs, s3, training_files
+from byoc.local import channels, job_output, s3, training_files
 from byoc.local import training_status as status
-from byoc.local.hosts import Bind, Host, HostError
+from byoc.local.hosts import Bind, Host
+from byoc.local.job_life import JobError, JobLife, reached, reason
 from byoc.local.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from byoc.local.hosts import Cluster
     from byoc.local.job_tools import Tools
     from byoc.local.jobs import Job, Outcome
-    from byoc.local.journal import Journal
     from byoc.local.pipes import Feeder
     from byoc.local.shelf import Shelf
+    from byoc.local.store import Document
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 CHECKPOINTS, TENSORBOARD = "/opt/ml/checkpoints", "/opt/ml/output/tensorboard"
@@ -30,111 +29,65 @@ DEFAULT_SECONDS = 24 * 3600
 _ML = "/opt/ml/"
 
 
-class JobError(Exception):
-    """The job fails: ``FailureReason``."""
+class TrainingRun(JobLife):
+    """The life of one training job."""
 
-
-class Cancelled(Exception):  # noqa: N818 - no error: a client, or the endpoint's end, wants it
-    """The job ends before its program has started."""
-
-
-class TrainingRun:
-    """The life of one job.
-
-    Args:
-        tools: Shared by all.
-        shelf: The jobs' documents.
-        job: Who may call it off.
-        folder: Where its hosts have their files.
-    """
+    group, status = LOG_GROUP, status
 
     def __init__(self, tools: Tools, shelf: Shelf, job: Job, folder: Path) -> None:
-        self._tools, self._shelf, self._job, self._folder = tools, shelf, job, folder
-        self._logs: dict[str, Journal] = {}
+        super().__init__(tools, shelf, job, folder)
         self._feeders: list[Feeder] = []
         self._mirrors: list[Mirror] = []
-        self._cluster: Cluster | None = None
 
-    def live(self) -> None:
-        """Run the job; its document says how it ended."""
-        try:
-            finish = self._outcome()
-            self._end_helpers()
-            # Whoever sees the end of the job sees all of its log.
-            for log in self._logs.values():
-                log.close()
-            self._shelf.update(self._job.name, finish)
-        finally:
-            if self._cluster is not None:
-                self._cluster.close()
-            job_output.remove(self._folder)
-
-    def _outcome(self) -> Callable[[dict[str, Any]], None]:
-        try:
-            return self._run()
-        except JobError as error:
-            reason = str(error)
-        except Cancelled:
-            if not self._job.shut_down:
-                return status.stop
-            reason = jobs.ENDED
-        except Exception as error:  # noqa: BLE001 - a fault of ours ends the job, clearly
-            self._tools.log(f"training job {self._job.name}\n{traceback.format_exc()}")
-            reason = f"InternalServerError: the local endpoint failed: {error}"
-        return lambda document: status.fail(document, reason)
-
-    def _run(self) -> Callable[[dict[str, Any]], None]:
-        """From the image to the archives; the change of the document that tells the end."""
-        document = self._shelf.update(self._job.name, status.prepare)
+    def run(self) -> Callable[[Document], None]:
+        """From the image to the archives."""
+        document = self.shelf.update(self.job.name, status.prepare)
         self._request = _request(document)
         self._arn = document["TrainingJobArn"]
-        self._client = self._tools.clients("s3")
+        self._client = self.tools.clients("s3")
         specification = self._request["AlgorithmSpecification"]
         self._metrics = job_output.Metrics(specification.get("MetricDefinitions", ()))
-        cluster = self._cluster = self._place(specification["TrainingImage"])
-        groups = training_files.instance_groups(self._request, cluster.names)
-        self._check()
+        self.place(
+            specification["TrainingImage"],
+            self._arn,
+            training_files.host_count(self._request),
+            isolated=bool(self._request.get("EnableNetworkIsolation")),
+        )
+        names = self.cluster.names
+        groups = training_files.instance_groups(self._request, names)
+        self.check()
         self._to("Downloading", "Downloading input data", TrainingStartTime=time.time())
         try:
-            hosts = [self._host(name, groups) for name in cluster.names]
-            self._mirror(cluster.names)
+            hosts = [self._host(name, groups) for name in names]
+            self._mirror(names)
         except s3.S3Error as error:
             raise JobError(f"ClientError: Data download failed:{error}") from error
         except OSError as error:
             raise JobError(
                 f"ClientError: Data download failed:{error.filename}: {error.strerror}"
             ) from error
-        self._check()
+        self.check()
         self._to("Training", "Training image download completed. Training in progress.")
         for feeder in self._feeders:
             feeder.start()
-        return self._finish(self._train(hosts))
+        condition = self._request.get("StoppingCondition", {})
+        seconds = condition.get("MaxRuntimeInSeconds", DEFAULT_SECONDS)
+        return self._finish(self.start(hosts, seconds, self._metrics.read, self._stopping))
 
-    def _place(self, image: str) -> Cluster:
-        """Choose what stands for the image, and say so in the log."""
-        count = training_files.host_count(self._request)
-        now = int(time.time())
-        for number in range(1, count + 1):
-            stream = f"{self._job.name}/algo-{number}-{now}"
-            self._logs[f"algo-{number}"] = self._tools.journals.open(LOG_GROUP, stream)
-        isolated = bool(self._request.get("EnableNetworkIsolation"))
-        try:
-            chosen = self._tools.choose(image)
-            for log in self._logs.values():
-                log.line(f"byoc: {chosen.words}")
-            return self._tools.cluster(chosen, self._job.name, self._arn, count, isolated=isolated)
-        except images.ImageError as error:
-            self._logs["algo-1"].line(f"byoc: {error}")
-            raise JobError(f"ClientError: Cannot access the training image: {error}") from error
-        except HostError as error:
-            self._logs["algo-1"].line(f"byoc: {error}")
-            raise JobError(f"InternalServerError: {error}") from error
+    def end_helpers(self) -> None:
+        """Pipes and mirrors."""
+        for feeder in self._feeders:
+            feeder.close()
+        with contextlib.suppress(s3.S3Error):
+            self._end_mirrors()
+
+    def _stopping(self) -> None:
+        self._to("Stopping", "Stopping the training job")
 
     def _host(self, name: str, groups: Mapping[str, list[str]]) -> Host:
         """Write and fetch what a host finds."""
-        assert self._cluster is not None  # noqa: S101 - _place has made it
-        root = self._folder / name / "ml"
-        training_files.write(root, self._request, name, groups, self._cluster.interface)
+        root = self.folder / name / "ml"
+        training_files.write(root, self._request, name, groups, self.cluster.interface)
         binds = []
         for channel in training_files.channels_of(self._request, groups, name):
             binds += self._channel(channel, name, groups, root)
@@ -164,12 +117,11 @@ class TrainingRun:
 
     def _environment(self) -> dict[str, str]:
         """Contract section 3.1."""
-        assert self._cluster is not None  # noqa: S101 - _place has made it
-        reached = {} if self._request.get("EnableNetworkIsolation") else self._cluster.variables
+        isolated = self._request.get("EnableNetworkIsolation")
         return {
-            **reached,
-            "AWS_REGION": self._tools.context.region,
-            "TRAINING_JOB_NAME": self._job.name,
+            **reached(self.cluster, isolated=bool(isolated)),
+            "AWS_REGION": self.tools.context.region,
+            "TRAINING_JOB_NAME": self.job.name,
             "TRAINING_JOB_ARN": self._arn,
             **self._request.get("Environment", {}),
         }
@@ -187,8 +139,8 @@ class TrainingRun:
             return []
         fast = mode == "FastFile"
         # What is mounted read-only is not in the root, where the program could reach it.
-        folder = self._folder / host / "fast" / name if fast else root / "input/data" / name
-        channels.bring(self._client, items, folder, fast=fast, cancelled=self._job.cancelled)
+        folder = self.folder / host / "fast" / name if fast else root / "input/data" / name
+        channels.bring(self._client, items, folder, fast=fast, cancelled=self.job.cancelled)
         return [Bind(folder, f"{_ML}input/data/{name}", read_only=True)] if fast else []
 
     def _mirror(self, names: list[str]) -> None:
@@ -197,52 +149,29 @@ class TrainingRun:
         if checkpoints:
             path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
             mirror = self._mirrored(names, path, checkpoints["S3Uri"])
-            mirror.bring(self._job.cancelled)
+            mirror.bring(self.job.cancelled)
             mirror.start()
         if board:
             path = board.get("LocalPath", TENSORBOARD).rstrip("/")
-            uri = f"{board['S3OutputPath'].rstrip('/')}/{self._job.name}/tensorboard-output"
+            uri = f"{board['S3OutputPath'].rstrip('/')}/{self.job.name}/tensorboard-output"
             self._mirrored(names, path, uri).start()
 
     def _mirrored(self, names: list[str], path: str, uri: str) -> Mirror:
         folders = [self._local(name, path) for name in names]
-        mirror = Mirror(self._client, folders, uri, self._logs["algo-1"].line)
+        mirror = Mirror(self._client, folders, uri, self.log)
         self._mirrors.append(mirror)
         return mirror
 
     def _local(self, host: str, path: str) -> Path:
         """Where a folder of the container is here."""
         if path.startswith(_ML):
-            return self._folder / host / "ml" / path.removeprefix(_ML)
-        return self._folder / host / "beside" / path.strip("/").replace("/", "-")
+            return self.folder / host / "ml" / path.removeprefix(_ML)
+        return self.folder / host / "beside" / path.strip("/").replace("/", "-")
 
-    def _train(self, hosts: list[Host]) -> Outcome:
-        assert self._cluster is not None  # noqa: S101 - _place has made it
-        logs = dict(zip(self._cluster.names, self._logs.values(), strict=True))
-
-        def on_line(host: str, line: str) -> None:
-            logs[host].line(line)
-            self._metrics.read(line)
-
-        def stopping() -> None:
-            self._to("Stopping", "Stopping the training job")
-
-        condition = self._request.get("StoppingCondition", {})
-        seconds = condition.get("MaxRuntimeInSeconds", DEFAULT_SECONDS)
-        try:
-            return jobs.run(self._job, self._cluster, hosts, on_line, seconds, stopping)
-        except HostError as error:
-            self._logs["algo-1"].line(f"byoc: {error}")
-            raise JobError(f"ClientError: {error}"[: job_output.MOST_CHARACTERS]) from error
-
-    def _finish(self, outcome: Outcome) -> Callable[[dict[str, Any]], None]:
-        self._note(FinalMetricDataList=self._metrics.final)
-        if outcome.why == "shut down":
-            raise JobError(jobs.ENDED)
-        if outcome.why == "" and (outcome.failed or self._missing(outcome)):
-            with contextlib.suppress(s3.S3Error):
-                self._end_mirrors()
-            raise JobError(self._reason(outcome))
+    def _finish(self, outcome: Outcome) -> Callable[[Document], None]:
+        self.note(FinalMetricDataList=self._metrics.final)
+        if why := reason(outcome, self.cluster.names, self._text):
+            raise JobError(why)
         self._to("Uploading", "Uploading generated training model")
         try:
             self._end_mirrors()
@@ -254,42 +183,27 @@ class TrainingRun:
         ends = {"stopped": status.stop, "time": status.exceed}
         return ends.get(outcome.why, status.complete)
 
-    def _missing(self, outcome: Outcome) -> bool:
-        assert self._cluster is not None  # noqa: S101 - _place has made it
-        return len(outcome.ends) < len(self._cluster.names)
-
-    def _reason(self, outcome: Outcome) -> str:
-        """``FailureReason`` of the first host that failed."""
-        host = outcome.failed
-        if host is None:
-            return "InternalServerError: a host could not be ended"
-        end = outcome.ends[host]
-        if end.code < 0:
-            return f"InternalServerError: {end.words}"
-        text = job_output.text_of(self._folder / host / "ml/output/failure")
-        problems = [feeder.problem for feeder in self._feeders if feeder.problem]
-        if problems and not text:
-            return f"ClientError: Data download failed:{problems[0]}"
-        return job_output.algorithm_error(text or end.words, end.code)
+    def _text(self, host: str) -> str:
+        """What a host gives as its reason; a pipe that broke is one too."""
+        text = job_output.text_of(self.folder / host / "ml/output/failure")
+        broken = (feeder.problem for feeder in self._feeders if feeder.problem)
+        return text or next(broken, "")
 
     def _upload(self) -> None:
         """Archives, or the files themselves, below ``S3OutputPath/JOB/output``."""
-        assert self._cluster is not None  # noqa: S101 - _place has made it
         config = self._request["OutputDataConfig"]
-        base = f"{config['S3OutputPath'].rstrip('/')}/{self._job.name}/output"
-        roots = [self._folder / name / "ml" for name in self._cluster.names]
-        log = self._logs["algo-1"].line
+        base = f"{config['S3OutputPath'].rstrip('/')}/{self.job.name}/output"
         for name, inside in (("model", "model"), ("output", "output/data")):
-            folders = [root / inside for root in roots if (root / inside).is_dir()]
+            folders = self.host_folders(inside)
             if not folders:
                 continue
-            folder = job_output.merged(folders, self._folder / f"all-{name}", log)
+            folder = job_output.merged(folders, self.folder / f"all-{name}", self.log)
             if name == "output" and not job_output.has_files(folder):
                 continue
             if config.get("CompressionType") == "NONE":
                 s3.store_folder(self._client, folder, f"{base}/{name}")
                 continue
-            archive = self._folder / f"{name}.tar.gz"
+            archive = self.folder / f"{name}.tar.gz"
             job_output.pack(folder, archive)
             s3.store(self._client, archive, f"{base}/{archive.name}")
 
@@ -298,25 +212,12 @@ class TrainingRun:
         for mirror in mirrors:
             mirror.close()
 
-    def _end_helpers(self) -> None:
-        for feeder in self._feeders:
-            feeder.close()
-        with contextlib.suppress(s3.S3Error):
-            self._end_mirrors()
-
-    def _check(self) -> None:
-        if self._job.cancelled():
-            raise Cancelled
-
     def _to(self, secondary: str, message: str, **members: Any) -> None:
         def change(document: dict[str, Any]) -> None:
             status.to(document, secondary, message)
             document.update(members)
 
-        self._shelf.update(self._job.name, change)
-
-    def _note(self, **members: Any) -> None:
-        self._shelf.set(self._job.name, **members)
+        self.shelf.update(self.job.name, change)
 
 
 def _request(document: Mapping[str, Any]) -> dict[str, Any]:
