@@ -24,9 +24,17 @@ def check(request: Mapping[str, Any]) -> None:
         AwsError: ``ValidationException``, or ``ResourceLimitExceeded`` for too many hosts.
     """
     check_role(request["RoleArn"], "roleArn")
+    if "ServerlessJobConfig" in request:
+        raise invalid("Serverless jobs do not run locally.")
+    for member in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
+        # Required of every other job, though not by the model.
+        if member not in request:
+            small = member[0].lower() + member[1:]
+            raise invalid(
+                f"1 validation error detected: Value null at '{small}' failed to satisfy "
+                "constraint: Member must not be null"
+            )
     _check_algorithm(request["AlgorithmSpecification"])
-    if "ResourceConfig" not in request:
-        raise invalid("ResourceConfig is required; serverless jobs do not run locally.")
     _check_resources(request)
     _check_times(request)
     check_uri(request["OutputDataConfig"]["S3OutputPath"], "outputDataConfig.s3OutputPath")
