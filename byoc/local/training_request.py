@@ -26,7 +26,7 @@ def check(request: Mapping[str, Any]) -> None:
     check_role(request["RoleArn"], "roleArn")
     if "ServerlessJobConfig" in request:
         raise invalid("Serverless jobs do not run locally.")
-    for member in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
+    for member in ("AlgorithmSpecification", "ResourceConfig"):
         # Required of every other job, though not by the model.
         if member not in request:
             small = member[0].lower() + member[1:]

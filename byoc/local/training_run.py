@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 CHECKPOINTS, TENSORBOARD = "/opt/ml/checkpoints", "/opt/ml/output/tensorboard"
-DEFAULT_SECONDS = 24 * 3600
 _ML = "/opt/ml/"
 
 
@@ -70,8 +69,8 @@ class TrainingRun(JobLife):
         self._to("Training", "Training image download completed. Training in progress.")
         for feeder in self._feeders:
             feeder.start()
-        condition = self._request.get("StoppingCondition", {})
-        seconds = condition.get("MaxRuntimeInSeconds", DEFAULT_SECONDS)
+        condition = {**status.DEFAULT_CONDITION, **document["StoppingCondition"]}
+        seconds = condition["MaxRuntimeInSeconds"]
         return self._finish(self.start(hosts, seconds, self._metrics.read, self._stopping))
 
     def end_helpers(self) -> None:

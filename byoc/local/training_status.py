@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from byoc.local.store import Document
 
+#: Of a request that sets no limit (contract section 1.2).
+DEFAULT_CONDITION = {"MaxRuntimeInSeconds": 24 * 3600}
 RUNNING = ("InProgress", "Stopping")
 
 
@@ -24,6 +26,7 @@ def new(request: Mapping[str, Any]) -> dict[str, Any]:
         "TrainingJobStatus": "InProgress",
         "ModelArtifacts": {"S3ModelArtifacts": f"{base}/{ending}"},
         "SecondaryStatusTransitions": [],
+        "StoppingCondition": request.get("StoppingCondition", DEFAULT_CONDITION),
         "_waiting": True,
         "_request": [*request],
     }

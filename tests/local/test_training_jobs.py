@@ -119,9 +119,12 @@ class Jobs:
     def log(self, name: str, host: str = "algo-1") -> list[str]:
         logs = self.endpoint.client("logs")
         group = "/aws/sagemaker/TrainingJobs"
-        streams = logs.describe_log_streams(
-            logGroupName=group, logStreamNamePrefix=f"{name}/{host}"
-        )
+        try:
+            streams = logs.describe_log_streams(
+                logGroupName=group, logStreamNamePrefix=f"{name}/{host}"
+            )
+        except logs.exceptions.ResourceNotFoundException:
+            return []  # nothing has been said yet
         if not streams["logStreams"]:
             return []
         stream = streams["logStreams"][0]["logStreamName"]
@@ -550,6 +553,14 @@ def test_a_job_without_a_model_has_an_empty_archive(jobs):
     assert jobs.archive(name, "model.tar.gz") == {}
 
 
+def test_a_job_without_a_limit_has_a_day(jobs):
+    request = jobs.request("")
+    del request["StoppingCondition"]
+    jobs.sagemaker.create_training_job(**request)
+    found = jobs.wait(request["TrainingJobName"], "Completed")
+    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
+
+
 def test_an_output_that_cannot_be_stored_fails_the_job(jobs):
     found = jobs.run("", "Failed", OutputDataConfig={"S3OutputPath": "s3://no-such-bucket/x"})
     assert found["FailureReason"].startswith("ClientError: Artifact upload failed:")
@@ -705,7 +716,6 @@ def unchecked(endpoint: Endpoint) -> Any:
         "AlgorithmSpecification",
         "OutputDataConfig",
         "ResourceConfig",
-        "StoppingCondition",
     ],
 )
 def test_a_missing_field_is_named(jobs, member):
