@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from byoc.local.async_invocations import AsyncInvocations
+from byoc.local.clients import Clients
 from byoc.local.endpoint_configs import EndpointConfigs
+from byoc.local.endpoints import Endpoints
+from byoc.local.journal import Journals
 from byoc.local.models import Models
+from byoc.local.runtime import SageMakerRuntime
 from byoc.local.tags import Tags
 
 if TYPE_CHECKING:
@@ -25,10 +30,15 @@ def resources(
         runner: ``auto``, ``docker`` or ``process``.
         log: The server's own.
     """
-    _ = runner, log
-    found: list[Resource] = [Models(context), EndpointConfigs(context), Tags(context)]
-    return found, _no_runtime
-
-
-def _no_runtime(environ: object, start_response: object, request_id: str) -> list[bytes]:
-    raise NotImplementedError
+    clients = Clients(context)
+    journals = Journals(context.home, clients, log)
+    endpoints = Endpoints(context, runner, log, clients, journals)
+    later = AsyncInvocations(context, endpoints, clients, log)
+    found: list[Resource] = [
+        Models(context),
+        EndpointConfigs(context),
+        endpoints,
+        later,
+        Tags(context),
+    ]
+    return found, SageMakerRuntime(endpoints, later, context.region)

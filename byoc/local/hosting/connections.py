@@ -101,24 +101,18 @@ class Connections:
             raise
 
     def _open(self, head: bytes, body: bytes | Iterable[bytes], deadline: float) -> Answer:
-        while True:
-            connection, used = self._take(deadline)
-            try:
-                connection.send(head, body, deadline)
-                status, found = connection.read_head(deadline)
-            except LateError:
-                connection.close()
-                raise
-            except (OSError, ExchangeError) as error:
-                connection.close()
-                # A kept connection that the container has closed meanwhile: nobody read it.
-                if used and not connection.answered and isinstance(body, bytes):
-                    continue
-                raise ExchangeError(f"the connection broke: {error}") from error
-            except BaseException:
-                connection.close()
-                raise
-            return Answer(self, connection, status, found, deadline)
+        connection = self._take(deadline)
+        # Never sent again: a request that has ended its container would end the next one too.
+        try:
+            connection.send(head, body, deadline)
+            status, found = connection.read_head(deadline)
+        except OSError as error:
+            connection.close()
+            raise ExchangeError(f"the connection broke: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        return Answer(self, connection, status, found, deadline)
 
     def close(self) -> None:
         """Close those that nobody uses, and the others when they come back."""
@@ -139,18 +133,18 @@ class Connections:
         else:
             self._idle.append(connection)
 
-    def _take(self, deadline: float) -> tuple[_Connection, bool]:
+    def _take(self, deadline: float) -> _Connection:
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 break
             if connection.quiet():
-                return connection, True
+                return connection
             connection.close()
         seconds = min(CONNECT_SECONDS, max(0.01, deadline - time.monotonic()))
         try:
-            return _Connection(socket.create_connection(self._address, seconds)), False
+            return _Connection(socket.create_connection(self._address, seconds))
         except OSError as error:
             raise UnreachableError(f"it takes no connection: {error}") from error
 
@@ -202,7 +196,6 @@ class _Connection:
         self._buffer = b""
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
-        self.answered = False
         self.keeps = True
 
     def quiet(self) -> bool:
@@ -214,7 +207,6 @@ class _Connection:
         self._socket.close()
 
     def send(self, head: bytes, body: bytes | Iterable[bytes], deadline: float) -> None:
-        self.answered = False
         try:
             if not isinstance(body, bytes):
                 self._send(head, deadline)
@@ -320,7 +312,6 @@ class _Connection:
             raise LateError("it did not answer in time") from None
         if not chunk:
             raise EndError("it closed the connection before its answer was complete")
-        self.answered = True
         return chunk
 
     def _send(self, content: bytes, deadline: float) -> None:

@@ -243,6 +243,7 @@ def stop(containers: Sequence[Container]) -> None:
 
 def settle(containers: Sequence[Container]) -> None:
     """Let containers that get no more requests finish those they have."""
+    time.sleep(_LOOK_SECONDS)  # one may just have been chosen
     until = time.monotonic() + SETTLE_SECONDS
     while any(one.in_flight for one in containers) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
