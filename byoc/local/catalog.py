@@ -10,8 +10,10 @@ from byoc.local.endpoint_configs import EndpointConfigs
 from byoc.local.endpoints import Endpoints
 from byoc.local.journal import Journals
 from byoc.local.models import Models
+from byoc.local.queue import Queue
 from byoc.local.runtime import SageMakerRuntime
 from byoc.local.tags import Tags
+from byoc.local.transform_jobs import TransformJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,7 @@ def resources(
         EndpointConfigs(context),
         endpoints,
         later,
+        TransformJobs(context, runner, log, clients, journals, Queue()),
         Tags(context),
     ]
     return found, SageMakerRuntime(endpoints, later, context.region)
