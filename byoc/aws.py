@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from byoc.aws_errors import code_of, told
-from byoc.errors import ByocError, CredentialsError, NotFoundError, SettingsError
+from byoc.errors import (
+    ByocError,
+    CredentialsError,
+    NotFoundError,
+    SettingsError,
+    UnreachableError,
+)
 from byoc.partitions import Partition, partition
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
 
 #: SageMaker answers an invocation within 60 s; a client waits ten more (contract section 7.1).
 INVOCATION_SECONDS = 70
+#: Of a question whose answer is not worth waiting for.
+IMPATIENT_SECONDS = 4
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Of the local endpoint.
 LOCAL_ACCOUNT = "123456789012"
@@ -35,6 +44,7 @@ class Aws:
         profile: Of AWS's configuration files.
         endpoint_url: In place of AWS; default: ``AWS_ENDPOINT_URL``.
         dry_run: Send nothing; ``planned`` has what would have been sent.
+        impatient: Wait for an answer for some seconds only, and try once.
 
     Attributes:
         planned: ``{"service", "operation", "request"}`` of every request, with ``dry_run``.
@@ -51,6 +61,7 @@ class Aws:
         profile: str | None = None,
         endpoint_url: str | None = None,
         dry_run: bool = False,
+        impatient: bool = False,
     ) -> None:
         import boto3  # noqa: PLC0415 - heavy
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - heavy
@@ -69,8 +80,9 @@ class Aws:
         self.region = str(found)
         self.partition: Partition = partition(self.region)
         self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
-        self.dry_run = dry_run
+        self.dry_run, self._impatient = dry_run, impatient
         self.planned: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
         self._account: str | None = None
 
@@ -103,14 +115,18 @@ class Aws:
         Raises:
             ByocError: It cannot be made.
         """
+        with self._lock:  # boto3's sessions are not safe to share, its clients are
+            return self._client(service)
+
+    def _client(self, service: str) -> Any:
         if service not in self._clients:
             from botocore.config import Config  # noqa: PLC0415 - heavy
 
             # What would be done twice is not tried again: an invocation is the model's time.
-            once = service == "sagemaker-runtime"
+            once = service == "sagemaker-runtime" or self._impatient
             config = Config(
-                connect_timeout=10,
-                read_timeout=INVOCATION_SECONDS,
+                connect_timeout=IMPATIENT_SECONDS if self._impatient else 10,
+                read_timeout=IMPATIENT_SECONDS if self._impatient else INVOCATION_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": 1 if once else 4},
                 s3={"addressing_style": "path"} if self.local else {},
                 max_pool_connections=16,
@@ -214,12 +230,18 @@ class Aws:
         """An error of boto3's in our words; ours and bugs go through unchanged."""
         from boto3.exceptions import Boto3Error  # noqa: PLC0415 - heavy
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - heavy
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415 - heavy
 
         if isinstance(error, ByocError):
             return error
         if isinstance(error, Boto3Error):  # of a transfer; the cause is in its context
             cause = error.__context__
             error = cause if isinstance(cause, (BotoCoreError, ClientError)) else error
+        if isinstance(error, ResponseParserError):
+            return UnreachableError(
+                f"what answers at {self.where} is not AWS ({doing}); check AWS_ENDPOINT_URL and "
+                "the proxy"
+            )
         if not isinstance(error, (BotoCoreError, ClientError, Boto3Error)):
             raise error
         said = told(error, doing, self.where)

@@ -189,9 +189,12 @@ class _Lines:
 
 
 def _speed(count: int, seconds: float) -> str:
-    megabytes = count / 1e6
-    speed = f", {megabytes / seconds:.1f} MB/s" if seconds > 0.05 else ""
-    return f"{megabytes:.1f} MB in {seconds:.1f} s{speed}"
+    speed = f", {count / 1e6 / seconds:.1f} MB/s" if seconds > 0.05 else ""
+    return f"{_size(count)} in {seconds:.1f} s{speed}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def ago(moment: Any) -> str:

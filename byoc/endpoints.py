@@ -240,6 +240,37 @@ def composition(aws: Aws, name: str) -> list[tuple[kinds.Kind, str]]:
     return parts + [(kinds.MODEL, model) for model in dict.fromkeys(models)]
 
 
+def cuda_of(aws: Aws, one: Variant) -> hosts.Cuda | None:
+    """The CUDA of a variant's image, when known."""
+    return _completed(aws, _full_name(aws, one.image), image_facts.here(one.image)).cuda
+
+
+def make_model(
+    aws: Aws,
+    deployment: Deployment,
+    name: str,
+    *,
+    may_create: Callable[[str], bool] = lambda _: False,
+    report: Report = SILENT,
+) -> str:
+    """Make the model of a deployment's one variant, and nothing else.
+
+    Returns:
+        Its name.
+
+    Raises:
+        SettingsError: Something is wrong or missing.
+        ByocError: AWS refuses.
+    """
+    (one,) = deployment.variants
+    archive = _archive(aws, deployment, one, may_create, report)
+    role = settings.role(aws, deployment.role)
+    made = Endpoint(name, name)
+    model = _make_model(aws, deployment, made, one, _full_name(aws, one.image), archive, role)
+    report.say(f"model     {model}")
+    return model
+
+
 def _fits(deployment: Deployment, one: Variant, facts: Facts) -> str | None:
     """The InferenceAmiVersion; raises where the image cannot start."""
     if deployment.serverless is not None:

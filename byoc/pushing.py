@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: A push of some gigabytes over a slow line.
 ENGINE_SECONDS = 3600
+_NO_ENGINE = "no Docker engine answers; start it: systemctl start docker"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def push(
     repository, tags = repository or name, tags or [tag or "latest"]
     client = image_facts.engine(ENGINE_SECONDS)
     if client is None:
-        raise EngineError("no Docker engine answers; start it: systemctl start docker")
+        raise EngineError(_NO_ENGINE)
     try:
         image_id = _checked(client, image)
         repositories.ensure(aws, repository, immutable=immutable, report=report)
@@ -130,8 +131,11 @@ def push_to(
             auth_config={"username": registry.user, "password": registry.password},
         )
         with report.transfer(f"push {repository}:{tag}") as transfer:
+            layers = _Layers(transfer, f"{target}:{tag}")
             for event in events:
-                _follow(event, transfer, f"{target}:{tag}")
+                layers.follow(event)
+        if layers.there:
+            report.say(f"  {layers.there} layers were there already")
     except docker.errors.APIError as error:
         raise RegistryError(f"docker push {target}:{tag} failed: {error.explanation}") from error
     except (docker.errors.DockerException, OSError, json.JSONDecodeError) as error:
@@ -145,16 +149,28 @@ def push_to(
     return Pushed(uri, seen.digest, seen)
 
 
+def tags_of(image: str) -> list[str]:
+    """The tags under which the engine has the same image, that of ``image`` the last.
+
+    Raises:
+        EngineError: No engine answers, or it has no such image.
+    """
+    client = image_facts.engine()
+    if client is None:
+        raise EngineError(_NO_ENGINE)
+    try:
+        found = _inspected(client, image)
+    finally:
+        client.close()
+    name, _, own = image.partition(":")
+    all_names = (one.rpartition(":") for one in found.get("RepoTags") or ())
+    others = [tag for repository, _, tag in all_names if repository == name and tag != own]
+    return [*others, own or "latest"]
+
+
 def _checked(client: Any, image: str) -> str:
     """The image's id, if it is for the platform that SageMaker runs."""
-    import docker  # noqa: PLC0415 - heavy
-
-    try:
-        found = client.api.inspect_image(image)
-    except docker.errors.ImageNotFound:
-        raise EngineError(f"the engine has no image {image}; build it: make build") from None
-    except (docker.errors.DockerException, OSError) as error:
-        raise EngineError(f"the Docker engine does not answer ({error})") from error
+    found = _inspected(client, image)
     platform = f"{found.get('Os')}/{found.get('Architecture')}"
     if platform != "linux/amd64":
         raise RegistryError(
@@ -162,6 +178,18 @@ def _checked(client: Any, image: str) -> str:
             "linux/amd64, as byoc build does"
         )
     return str(found["Id"])
+
+
+def _inspected(client: Any, image: str) -> dict[str, Any]:
+    import docker  # noqa: PLC0415 - heavy
+
+    try:
+        found: dict[str, Any] = client.api.inspect_image(image)
+    except docker.errors.ImageNotFound:
+        raise EngineError(f"the engine has no image {image}; build it: make build") from None
+    except (docker.errors.DockerException, OSError) as error:
+        raise EngineError(f"the Docker engine does not answer ({error})") from error
+    return found
 
 
 def _name_only(
@@ -177,17 +205,30 @@ def _name_only(
     return Pushed(f"{host}/{repository}:{tag}")
 
 
-def _follow(event: dict[str, Any], transfer: Transfer, target: str) -> None:
-    """Show what the engine says of a push; raise when it says that it failed."""
-    if "error" in event:
-        raise _failed(str(event["error"]), target)
-    detail = event.get("progressDetail") or {}
-    layer, status = str(event.get("id", "")), str(event.get("status", ""))
-    if status == "Pushing" and detail.get("current"):
-        done = int(detail["current"])
-        transfer.update(layer, done, max(done + 1, int(detail.get("total") or 0)))
-    elif status in ("Pushed", "Layer already exists"):
-        transfer.update(layer, -1, -1)
+class _Layers:
+    """What the engine tells of a push, a layer at a time."""
+
+    def __init__(self, transfer: Transfer, target: str) -> None:
+        self._transfer, self._target = transfer, target
+        self._sizes: dict[str, int] = {}
+        self.there = 0
+
+    def follow(self, event: dict[str, Any]) -> None:
+        """Show an event; raise when it says that the push has failed."""
+        if "error" in event:
+            raise _failed(str(event["error"]), self._target)
+        layer, status = str(event.get("id", "")), str(event.get("status", ""))
+        detail = event.get("progressDetail") or {}
+        if status == "Pushing" and detail.get("current"):
+            done = int(detail["current"])
+            # Bytes before compression; what is sent may be a little more than the engine foresaw.
+            total = max(done + 1, int(detail.get("total") or 0))
+            self._sizes[layer] = total
+            self._transfer.update(layer, done, total)
+        elif status == "Pushed" and layer in self._sizes:
+            self._transfer.update(layer, self._sizes[layer], self._sizes[layer])
+        elif status == "Layer already exists":
+            self.there += 1
 
 
 def _failed(message: str, target: str) -> Exception:

@@ -51,8 +51,11 @@ def connect(
     profile: str | None = None,
     endpoint_url: str | None = None,
     dry_run: bool = False,
+    impatient: bool = False,
 ) -> Aws:
     """A way to AWS, with region and profile from the configuration file when not given.
+
+    The arguments are those of `Aws`.
 
     Raises:
         SettingsError: No region is set anywhere, or a file is wrong.
@@ -65,6 +68,7 @@ def connect(
         profile=profile or os.environ.get("AWS_PROFILE") or written.get("profile"),
         endpoint_url=endpoint_url,
         dry_run=dry_run,
+        impatient=impatient,
     )
 
 
@@ -150,18 +154,16 @@ def bucket(
         SettingsError: It is not there and may not be made.
         ByocError: AWS refuses.
     """
-    name = given or os.environ.get("BYOC_BUCKET") or config().get("bucket")
-    name = str(name).removeprefix("s3://").strip("/") if name else None
-    usual = name is None
-    name = name or f"sagemaker-{aws.region}-{aws.account}"
+    name = bucket_name(aws, given)
     if aws.dry_run:
         return name
     try:
         aws.call("s3", "HeadBucket", {"Bucket": name})
     except NotFoundError:
         if not (aws.local or may_create(name)):
-            hint = "give --bucket with one that is, or --yes to make it" if usual else "make it"
-            raise SettingsError(f"the bucket {name} is not there; {hint}") from None
+            raise SettingsError(
+                f"the bucket {name} is not there; give --bucket with one that is, or --yes to make it"
+            ) from None
     except RequestError as error:
         raise RequestError(
             f"the bucket {name} is in another region or not yours ({error})"
@@ -181,3 +183,22 @@ def bucket(
     )
     report.say(f"made the bucket {name}")
     return name
+
+
+def bucket_name(aws: Aws, given: str | None = None) -> str:
+    """The name of the bucket, whether it is there or not.
+
+    Raises:
+        ByocError: The account is not known.
+    """
+    name = given or os.environ.get("BYOC_BUCKET") or config().get("bucket")
+    return str(name).removeprefix("s3://").strip("/") if name else usual_bucket(aws)
+
+
+def usual_bucket(aws: Aws) -> str:
+    """The bucket that SageMaker's own SDK uses as well.
+
+    Raises:
+        ByocError: The account is not known.
+    """
+    return f"sagemaker-{aws.region}-{aws.account}"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from byoc import checkout, pushing
+from byoc import pushing
 from byoc.commands.options import aws_command
-from byoc.errors import BuildError
+from byoc.errors import SettingsError
 from byoc.lanes import KINDS, LANES
 from byoc.lanes import tags as names_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "tags",
     multiple=True,
     metavar="TAG",
-    help="In ECR; again for each. Default: the git revision and latest.",
+    help="In ECR; again for each. Default: those that it has in the engine.",
 )
 @click.option(
     "--immutable",
@@ -59,9 +59,15 @@ def command(
       byoc push my-image:1.0 --immutable
       byoc push sagemaker-byoc-training:latest --tag v7 --json
     """  # noqa: D301 - click's mark
+    if repository and len(images) != 1:
+        raise SettingsError("--repository goes with one IMAGE")
+    # A tag latest that may not be moved is given once, and never again.
     wanted = [(image, [*tags]) for image in images] or [
-        (names_of(kind, lane, "latest")[1], [*tags] or _usual_tags(lane, immutable=immutable))
-        for kind in KINDS
+        (
+            image,
+            [*tags] or [one for one in pushing.tags_of(image) if not (immutable and one == latest)],
+        )
+        for image, latest in ((name, name.partition(":")[2]) for name in _both(lane))
     ]
     pushed: list[pushing.Pushed] = []
     for image, chosen in wanted:
@@ -78,11 +84,5 @@ def command(
         print(f"image_uri {one.image_uri}" + (f"\n          @{one.digest}" if one.digest else ""))
 
 
-def _usual_tags(lane: str, *, immutable: bool) -> list[str]:
-    """The tag of this checkout's revision, and ``latest`` where a tag may be moved."""
-    try:
-        revision = checkout.revision(checkout.repository()).name
-    except BuildError:
-        return [] if immutable else [names_of("training", lane, "latest")[1].partition(":")[2]]
-    first, latest = (name.partition(":")[2] for name in names_of("training", lane, revision))
-    return [first] if immutable else [first, latest]
+def _both(lane: str) -> list[str]:
+    return [names_of(kind, lane, "latest")[1] for kind in KINDS]

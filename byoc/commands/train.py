@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import jobs, kinds, words
-from byoc.commands.options import INTERRUPTED, aws_command, merged, toml_argument
+from byoc.commands.options import aws_command, merged, toml_argument
+from byoc.commands.waiting import finish, wait_for
 from byoc.metrics import EXAMPLE_METRICS
 
 if TYPE_CHECKING:
@@ -125,24 +126,15 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     job = jobs.train(call.aws, training, may_create=call.may_create, report=call.console)
     if call.dry_run:
         return
-    console = call.console
-    console.say(f"training job {job.name}")
     if not wait:
-        console.say(f"its log: byoc logs {job.name} --follow")
-        if console.machine:
-            console.result({"TrainingJobName": job.name, "TrainingJobArn": job.arn})
+        finish(call, kinds.TRAINING, job.name, "", wait=False)
         return
-    try:
-        ended = jobs.wait(call.aws, kinds.TRAINING, job.name, logs=logs, report=console)
-    except KeyboardInterrupt:
-        console.say(
-            f"\nthe job goes on: byoc logs {job.name} --follow; end it: byoc stop {job.name}"
-        )
-        raise SystemExit(INTERRUPTED) from None
-    if console.machine:
-        console.result(ended)
-        return
-    show(call, ended)
+    call.console.say(f"training job {job.name}")
+    ended = wait_for(call, kinds.TRAINING, job.name, logs=logs)
+    if call.console.machine:
+        call.console.result(ended)
+    else:
+        show(call, ended)
 
 
 def show(call: Call, job: dict[str, Any]) -> None:
