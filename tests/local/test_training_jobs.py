@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -813,3 +814,27 @@ def test_two_jobs_at_a_time_when_asked_for(tmp_path, own_endpoint):
         jobs.sagemaker.stop_training_job(TrainingJobName=name)
     for name in names:
         jobs.wait(name, "Stopped")
+
+
+@own_mounts
+def test_a_full_disk_fails_the_job_clearly(tmp_path, own_endpoint):
+    """The endpoint's folder is a file system of 16 MiB."""
+    own_endpoint.home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(own_endpoint.home)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        own_endpoint.start()
+        jobs = Jobs(own_endpoint, tmp_path)
+        found = jobs.run("(model / 'w').write_bytes(os.urandom(10_000_000))", "Failed")
+        assert found["FailureReason"].startswith("ClientError: Artifact upload failed:")
+        assert "No space left on device" in found["FailureReason"]
+        jobs.put(**{"big/1": os.urandom(7_000_000)})
+        found = jobs.run(
+            "", "Failed", InputDataConfig=[channel(f"s3://{BUCKET}/big/", n) for n in "ab"]
+        )
+        assert found["FailureReason"].startswith("ClientError: Data download failed:1 cannot be")
+        jobs.run("", "Completed")
+        own_endpoint.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(own_endpoint.home)], check=False)
