@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from byoc.local.home import Home
 from byoc.local.host_processes import namespaces
+from byoc.local.store import Store
 from tests.local.conftest import ROLE, Endpoint, eventually
 
 if TYPE_CHECKING:
@@ -814,6 +816,34 @@ def test_two_jobs_at_a_time_when_asked_for(tmp_path, own_endpoint):
         jobs.sagemaker.stop_training_job(TrainingJobName=name)
     for name in names:
         jobs.wait(name, "Stopped")
+
+
+def test_a_thousand_jobs_are_listed_page_by_page(tmp_path, own_endpoint):
+    home = Home(own_endpoint.home)
+    home.prepare()
+    store = Store(home.database)
+    for number in range(1000):
+        status = "Failed" if number % 10 == 0 else "Completed"
+        document = {
+            "TrainingJobName": f"old-{number:04}",
+            "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:training-job/{number}",
+            "TrainingJobStatus": status,
+            "SecondaryStatus": status,
+            "HyperParameters": {str(n): "x" for n in range(30)},
+            "_waiting": False,
+        }
+        store.create("training-job", f"old-{number:04}", document)
+    store.close()
+    own_endpoint.start()
+    pages = own_endpoint.client("sagemaker").get_paginator("list_training_jobs")
+    began = time.monotonic()
+    found = [one for page in pages.paginate() for one in page["TrainingJobSummaries"]]
+    assert time.monotonic() - began < 30
+    assert [one["TrainingJobName"] for one in found] == [f"old-{n:04}" for n in range(999, -1, -1)]
+    wanted = {"StatusEquals": "Failed", "NameContains": "OLD-09", "SortBy": "Name"}
+    chosen = pages.paginate(SortOrder="Ascending", MaxResults=3, **wanted)
+    names = [one["TrainingJobName"] for page in chosen for one in page["TrainingJobSummaries"]]
+    assert names == [f"old-{n:04}" for n in range(900, 1000, 10)]
 
 
 @own_mounts
