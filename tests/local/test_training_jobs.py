@@ -143,6 +143,14 @@ def jobs(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     return Jobs(endpoint, tmp_path_factory.mktemp("programs"))
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended; its new parent may not have heard of it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def channel(uri: str, name: str = "training", **changes: Any) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": uri, **changes.pop("source", {})}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, **changes}
@@ -540,8 +548,7 @@ def test_what_a_program_leaves_running_ends_with_it(jobs):
     )
     log = jobs.log(found["TrainingJobName"])
     child = next(int(line[6:]) for line in log if line.startswith("child "))
-    state = Path(f"/proc/{child}/stat")
-    eventually(lambda: not state.exists() or state.read_text().split()[2] == "Z")
+    eventually(lambda: gone(child))
 
 
 def test_an_uncompressed_output_is_stored_file_by_file(jobs):
@@ -785,7 +792,7 @@ def test_a_killed_endpoint_fails_what_ran_and_runs_what_waited(tmp_path, own_end
     found = jobs.wait(ran, "Failed")
     reason = "InternalServerError: the local endpoint ended while the job ran"
     assert found["FailureReason"] == reason
-    eventually(lambda: not Path(f"/proc/{program}").exists())
+    eventually(lambda: gone(program))
     jobs.wait(waited, "Completed")
     assert "after all" in jobs.log(waited)
     # Logs of before are told again, and the model is where it was.
@@ -807,6 +814,25 @@ def test_an_endpoint_that_is_stopped_ends_its_job(tmp_path, own_endpoint):
     assert jobs.describe(name)["FailureReason"].startswith(
         "InternalServerError: the local endpoint"
     )
+
+
+@pytest.mark.slow
+def test_a_program_that_does_not_listen_is_killed(tmp_path, own_endpoint):
+    own_endpoint.start()
+    jobs = Jobs(own_endpoint, tmp_path)
+    name = jobs.start(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('pid', os.getpid(), flush=True); time.sleep(300)\n"
+    )
+
+    def pid() -> int | None:
+        return next((int(w[4:]) for w in jobs.log(name) if w.startswith("pid ")), None)
+
+    program = eventually(pid)
+    began = time.monotonic()
+    own_endpoint.stop()
+    assert 9 < time.monotonic() - began < 25
+    eventually(lambda: gone(program), 5)
 
 
 def test_two_jobs_at_a_time_when_asked_for(tmp_path, own_endpoint):
