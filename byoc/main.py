@@ -7,6 +7,7 @@ once. One place turns errors into a line and an exit code (see ``byoc.errors``).
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,24 @@ from byoc.errors import ByocError
 if TYPE_CHECKING:
     import click
 
+#: Exit code of what should never happen.
+FAULT = 70
 #: Each command with its line in ``byoc --help``; the module is ``byoc.commands.<name>``.
 COMMANDS = {
     "build": "Build the training and the inference image from this repository.",
+    "push": "Push images to ECR, and verify how they arrived.",
+    "train": "Train a model: upload data, start a training job, and wait for it if asked.",
+    "deploy": "Serve a model: make a model, a configuration and an endpoint.",
+    "invoke": "Ask an endpoint: with a file, an image, the standard input, or a random digit.",
+    "transform": "Run a model over the files of a folder: a batch transform job.",
+    "process": "Run a program in an image: a processing job.",
+    "logs": "Print the log of a job or an endpoint.",
+    "list": "List jobs, endpoints and models.",
+    "describe": "Print all that is known of a job, an endpoint, a model or a configuration.",
+    "stop": "Stop a job.",
+    "delete": "Delete endpoints, models and configurations.",
+    "package": "Pack a folder as the archive that SageMaker takes.",
+    "doctor": "Look at this machine and the account, and say what to mend.",
     "local": "SageMaker on this machine: one endpoint that really runs the images.",
 }
 
@@ -49,7 +65,20 @@ def group() -> click.Group:
     @click.group("byoc", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(package_name="sagemaker-byoc", prog_name="byoc")
     def main_group() -> None:
-        """Bring your own PyTorch container to Amazon SageMaker."""
+        """Bring your own PyTorch container to Amazon SageMaker.
+
+        \b
+          make build push                               two images, to your registry
+          byoc train --data training=FOLDER --wait      a job
+          byoc deploy --job NAME                        an endpoint
+          byoc invoke ENDPOINT --random-digit FOLDER    an answer
+          byoc delete ENDPOINT
+
+        The same on this machine, without an account: byoc local up -d, then
+        eval "$(byoc local env)".
+
+        Completion for bash: eval "$(_BYOC_COMPLETE=bash_source byoc)" (or zsh_source, fish_source).
+        """  # noqa: D301 - click's mark
 
     return main_group
 
@@ -70,6 +99,19 @@ def main() -> None:
     except ByocError as error:
         print(f"byoc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # of `byoc list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ByocError.exit_code)
+    except Exception as error:
+        if os.environ.get("BYOC_DEBUG"):
+            raise
+        words = " ".join(str(error).split()) or "no message"
+        print(
+            f"byoc: a fault of byoc's own: {type(error).__name__}: {words[:400]}; BYOC_DEBUG=1 "
+            "shows where",
+            file=sys.stderr,
+        )
+        sys.exit(FAULT)
 
 
 if __name__ == "__main__":

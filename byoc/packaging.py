@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def pack(folder: Path, archive: Path) -> int:
+def pack(folder: Path, archive: Path, *, code: Path | None = None) -> int:
     """Pack the files below ``folder`` into ``archive`` (``.tar.gz``); returns its size in bytes.
+
+    Args:
+        folder: The model's files.
+        archive: Made, or replaced when it is complete.
+        code: A folder that is packed as ``code/``: the handler ``inference.py`` and what it needs.
 
     Raises:
         PackagingError: the folder is missing or empty, holds a link or something that is no
@@ -31,6 +36,10 @@ def pack(folder: Path, archive: Path) -> int:
     entries = list(_entries(folder))
     if not any(path.is_file() for path in entries):
         raise PackagingError(f"{folder} holds no file; a model archive needs at least one")
+    parts = {path.relative_to(folder).as_posix(): path for path in entries}
+    if code is not None:
+        parts = {name: path for name, path in parts.items() if name.split("/")[0] != "code"}
+        parts |= _code(code)
     part = archive.with_name(f".{archive.name}.part")
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +49,8 @@ def pack(folder: Path, archive: Path) -> int:
             gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            for path in entries:
-                _add(tar, path, path.relative_to(folder).as_posix())
+            for name, path in parts.items():
+                _add(tar, path, name)
         part.replace(archive)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -79,6 +88,15 @@ def unpack(archive: Path, folder: Path, *, read_only: bool = False) -> list[str]
         for path in [*folder.rglob("*"), folder]:
             path.chmod(0o555 if path.is_dir() else 0o444)
     return sorted(member.name for member in members if member.isfile())
+
+
+def _code(folder: Path) -> dict[str, Path]:
+    """The files of a handler's folder by their names in an archive, without compiled ones."""
+    if not (folder / "inference.py").is_file():
+        raise PackagingError(f"{folder} holds no inference.py; give the folder of the handler")
+    kept = [path for path in _entries(folder) if "__pycache__" not in path.parts]
+    names = {f"code/{path.relative_to(folder).as_posix()}": path for path in kept}
+    return {"code": folder, **names}
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -8,11 +8,15 @@ from byoc.local.async_invocations import AsyncInvocations
 from byoc.local.clients import Clients
 from byoc.local.endpoint_configs import EndpointConfigs
 from byoc.local.endpoints import Endpoints
+from byoc.local.job_tools import Tools
 from byoc.local.journal import Journals
+from byoc.local.leftovers import Leftovers, Logs
 from byoc.local.models import Models
+from byoc.local.processing_jobs import ProcessingJobs
 from byoc.local.queue import Queue
 from byoc.local.runtime import SageMakerRuntime
 from byoc.local.tags import Tags
+from byoc.local.training_jobs import TrainingJobs
 from byoc.local.transform_jobs import TransformJobs
 
 if TYPE_CHECKING:
@@ -34,14 +38,20 @@ def resources(
     """
     clients = Clients(context)
     journals = Journals(context.home, clients, log)
+    queue = Queue()
+    tools = Tools(context, clients, journals, queue, runner, log)
     endpoints = Endpoints(context, runner, log, clients, journals)
     later = AsyncInvocations(context, endpoints, clients, log)
     found: list[Resource] = [
+        Leftovers(context, runner),
         Models(context),
         EndpointConfigs(context),
         endpoints,
         later,
-        TransformJobs(context, runner, log, clients, journals, Queue()),
+        TransformJobs(context, runner, log, clients, journals, queue),
         Tags(context),
+        TrainingJobs(tools),
+        ProcessingJobs(tools),
+        Logs(journals),
     ]
     return found, SageMakerRuntime(endpoints, later, context.region)

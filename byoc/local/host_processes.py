@@ -176,6 +176,7 @@ class _Started:
         on_end: Callable[[End], None],
     ) -> None:
         self._process, self._mark, self._on_end = process, mark, on_end
+        self._asked = False
         assert process.stdout is not None  # noqa: S101 - it was asked for
         self._output = process.stdout
         self._reader = follow(self._output, on_line)
@@ -186,6 +187,7 @@ class _Started:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        self._asked = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         orphans.end(self._mark)
@@ -197,7 +199,9 @@ class _Started:
         self._reader.join(_OUTPUT_SECONDS)
         if not self._reader.is_alive():
             self._output.close()
-        self._on_end(End(code if code >= 0 else 128 - code))
+        killed = code == -signal.SIGKILL and not self._asked
+        words = "the process was killed from outside, or for want of memory" if killed else ""
+        self._on_end(End(code if code >= 0 else 128 - code, words))
 
 
 def _two_free_ports() -> int:

@@ -47,10 +47,11 @@ class Mirror:
             S3Error: The bucket is missing, or the disk is full.
         """
         folder = f"{self._prefix}/" if self._prefix else ""
-        items = []
-        for item in self._listed():
-            if item.key.startswith(folder):
-                items.append(s3.Item(item.bucket, item.key, item.key[len(folder) :]))
+        items = [
+            s3.Item(item.bucket, item.key, item.key[len(folder) :])
+            for item in self._listed()
+            if item.key.startswith(folder)
+        ]
         for target in self._folders:
             target.mkdir(parents=True, exist_ok=True)
             s3.fetch(self._client, items, target, cancelled)
@@ -79,7 +80,7 @@ class Mirror:
         while not self._ended.wait(SECONDS):
             try:
                 self._repeat()
-            except s3.S3Error as error:
+            except s3.S3Error as error:  # noqa: PERF203 - tried again
                 if not self._told:
                     self._told = True
                     self._log(f"{self._uri} does not follow its folder: {error}")

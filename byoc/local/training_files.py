@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOMOGENEOUS = "homogeneousCluster"
-FOLDERS = ("input/config", "input/data", "model", "output/data", "code")
+FOLDERS = ("input/config", "input/data", "model", "output/data")
 #: Observed files by the member of the request that they come from.
 _OBSERVED = {
     "CheckpointConfig": "checkpointconfig.json",
@@ -49,7 +49,7 @@ def write(
             _dump(config / name, request[member])
     if definitions := request["AlgorithmSpecification"].get("MetricDefinitions"):
         _dump(config / "metric-definition-regex.json", definitions)
-    _dump(config / "trainingjobconfig.json", {key: request[key] for key in request})
+    _dump(config / "trainingjobconfig.json", request)
 
 
 def input_data(

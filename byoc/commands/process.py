@@ -1,0 +1,78 @@
+"""``byoc process``: a program in an image, with folders from and to S3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from byoc import jobs, kinds, processing, words
+from byoc.commands.options import aws_command
+from byoc.commands.waiting import finish
+
+if TYPE_CHECKING:
+    from byoc.commands.options import Call
+
+
+@click.command("process", context_settings={"ignore_unknown_options": True})
+@click.argument("script", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=SOURCE",
+    help="A folder or file here, or s3://…; in /opt/ml/processing/input/NAME.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME[=S3-URI]",
+    help="Of /opt/ml/processing/output/NAME. Default: in the bucket.",
+)
+@click.option("--entrypoint", metavar="COMMAND", help="In place of a SCRIPT.")
+@click.option("--name", metavar="NAME", help="Of the job. Default: one that is not taken.")
+@click.option("--image", default=jobs.IMAGE, show_default=True, metavar="IMAGE")
+@click.option(
+    "--instance-type", "-t", default=jobs.INSTANCE_TYPE, show_default=True, metavar="TYPE"
+)
+@click.option("--instance-count", "-n", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--volume", "volume_gb", type=click.IntRange(1), default=30, show_default=True, metavar="GB"
+)
+@click.option(
+    "--max-time", default="1d", show_default=True, metavar="TIME", help="90s, 15m, 2h, 1d."
+)
+@click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE")
+@click.option("--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found.")
+@click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
+@click.option("--wait", "-w", is_flag=True, help="Wait for the end.")
+@aws_command(yes=True)
+def command(
+    call: Call,
+    *,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    max_time: str,
+    environment: tuple[str, ...],
+    wait: bool,
+    **rest: Any,
+) -> None:
+    """Run SCRIPT, a Python program, with ARGUMENTS in the training image, or any other.
+
+    \b
+      byoc process prepare.py --size 28 --input raw=photos --output data --wait
+      byoc process --entrypoint "python3 -m tool" --image my-image:1.0
+    """  # noqa: D301 - click's mark
+    wish = processing.Processing(
+        inputs=words.pairs(inputs, "input", "raw=photos"),
+        outputs={name: uri for name, _, uri in (one.partition("=") for one in outputs)},
+        max_seconds=words.seconds(max_time),
+        environment=words.pairs(environment, "variable", "BYOC_LOG_LEVEL=DEBUG"),
+        **rest,
+    )
+    request = processing.process(call.aws, wish, may_create=call.may_create, report=call.console)
+    found = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
+    where = "  ".join(f"{one['OutputName']} {one['S3Output']['S3Uri']}" for one in found)
+    finish(call, kinds.PROCESSING, request["ProcessingJobName"], where, wait=wait)
