@@ -7,10 +7,9 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
-from byoc.local import exports
 from byoc.local.faults import AwsError, invalid, limit_exceeded
 from byoc.local.hosting import fleet as fleets
-from byoc.local.hosting import leftovers, model_data
+from byoc.local.hosting import model_data
 from byoc.local.hosting.container import StartError
 from byoc.local.hosting.fleet import Fleet, Surroundings
 from byoc.local.hosting.live import Live
@@ -161,7 +160,6 @@ class Endpoints:
 
     def recover(self) -> None:
         """Start again what served, or was about to, when the server ended."""
-        leftovers.end(self._folder)
         model_data.remove(self._folder)
         for document in self._shelf.all():
             name, status = document["EndpointName"], document["EndpointStatus"]
@@ -361,9 +359,9 @@ class Endpoints:
     def _fleet(self, document: Document) -> Fleet:
         name = document["EndpointName"]
         around = Surroundings(
+            context=self._context,
             root=self._folder / name / secrets.token_hex(4),
             runner=self._runner,
-            environment=exports.variables(self._context.url, self._context.region),
             s3=self._clients("s3"),
             journal=lambda stream: self._journals.open(log_group(name), stream),
         )

@@ -22,7 +22,6 @@ _READ_BYTES = 256 * 1024
 _MOST_HEAD_BYTES = 256 * 1024
 #: A body up to this size goes out with its head.
 _TOGETHER_BYTES = 64 * 1024
-CONNECT_SECONDS = 2.0
 
 
 class ExchangeError(Exception):
@@ -142,9 +141,12 @@ class Connections:
             if connection.quiet():
                 return connection
             connection.close()
-        seconds = min(CONNECT_SECONDS, max(0.01, deadline - time.monotonic()))
+        # With many requests at once a container's queue is full for a while: that is no refusal.
+        seconds = max(0.01, deadline - time.monotonic())
         try:
             return _Connection(socket.create_connection(self._address, seconds))
+        except TimeoutError:
+            raise LateError("it did not take a connection in time") from None
         except OSError as error:
             raise UnreachableError(f"it takes no connection: {error}") from error
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoc.local.hosting import model_data
-from byoc.local.hosting.container import START_SECONDS, Container, Program, StartError
+from byoc.local.hosting.container import Container, StartError
+from byoc.local.hosting.launch import START_SECONDS, Program
 from byoc.local.hosting.model_data import ModelDataError
 from byoc.local.hosting.multi_model import ModelShelf
 from byoc.local.hosting.plans import cores
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from byoc.local.actions import Context
     from byoc.local.hosting.plans import Plan
     from byoc.local.journal import Journal
 
@@ -36,16 +38,16 @@ class Surroundings:
     """What the containers of an endpoint share.
 
     Attributes:
+        context: Of the local endpoint.
         root: A folder of this fleet alone.
         runner: ``auto``, ``docker`` or ``process``.
-        environment: What the platform sets.
         s3: A client.
         journal: Opens a log stream.
     """
 
+    context: Context
     root: Path
     runner: str
-    environment: dict[str, str]
     s3: Any
     journal: Callable[[str], Journal]
 
@@ -140,15 +142,16 @@ class Variant:
 
     def _container(self, journal: Journal) -> Container:
         program = Program(
+            context=self._around.context,
             image=self._plan["Container"]["Image"],
             runner=self._around.runner,
             root=self._root,
             environment={
-                **self._around.environment,
                 **self._plan["Container"].get("Environment", {}),
                 **({} if self.models is None else {"SAGEMAKER_MULTI_MODEL": "true"}),
             },
             start_seconds=self._plan.get("StartSeconds", START_SECONDS),
+            instance_type=self._plan.get("InstanceType", ""),
         )
         return Container(program, journal)
 

@@ -77,6 +77,7 @@ def _plan(variant: Mapping[str, Any], model: Callable[[str], Document]) -> Plan:
         "Weight": variant.get("InitialVariantWeight", 1.0),
         "Count": variant.get("InitialInstanceCount", 1),
         "Container": container,
+        "InstanceType": variant.get("InstanceType", ""),
         "Serverless": variant.get("ServerlessConfig"),
     }
     if seconds := variant.get("ContainerStartupHealthCheckTimeoutInSeconds"):
