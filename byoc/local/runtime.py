@@ -10,8 +10,8 @@ from byoc.local import event_stream, service_model, validation
 from byoc.local.application import read
 from byoc.local.arns import ACCOUNT
 from byoc.local.faults import AwsError
-from byoc.local.hosting.connections import ExchangeError, LateError
 from byoc.local.hosting.invoke import Invocation, refused
+from byoc.local.hosting.wire import ExchangeError, LateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

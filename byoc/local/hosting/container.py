@@ -7,8 +7,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from byoc.local.hosting.connections import Connections, ExchangeError
+from byoc.local.hosting.connections import Connections
 from byoc.local.hosting.launch import LaunchError, launch
+from byoc.local.hosting.wire import ExchangeError
 from byoc.local.runners.base import SERVING_STOP_SECONDS
 
 if TYPE_CHECKING:

@@ -91,26 +91,22 @@ class Variant:
             raise StartError(str(error)) from error
         except OSError as error:
             raise StartError(f"The model's files cannot be written: {error}.") from error
-        for one in self.grow(self.desired):
+        self.containers = self.missing(self.desired)
+        for _, one in self.containers:
             one.start()
 
-    def grow(self, desired: int) -> list[Container]:
-        """Add the containers that are missing, not yet started."""
-        self.desired = desired
-        added = []
-        while len(self.containers) < min(desired, cores()):
-            # An instance's name, as EC2 gives it.
-            stream = f"{self.name}/i-0{secrets.token_hex(8)}"
-            container = self._container(self._around.journal(stream))
-            if desired > cores():
-                container.tell(f"{desired} instances were asked for; this machine runs {cores()}")
-            added.append(container)
-            self.containers.append((stream, container))
-        return added
+    def missing(self, desired: int) -> list[tuple[str, Container]]:
+        """The containers that have to be added, with their streams; neither started nor added."""
+        return [
+            self._container(desired) for _ in range(len(self.containers), min(desired, cores()))
+        ]
+
+    def add(self, more: list[tuple[str, Container]]) -> None:
+        """Send requests to further containers."""
+        self.containers = [*self.containers, *more]
 
     def shrink(self, desired: int) -> list[Container]:
         """Take away the containers that are too many; the caller stops them."""
-        self.desired = desired
         gone = [container for _, container in self.containers[desired:]]
         self.containers = self.containers[:desired]
         return gone
@@ -140,7 +136,9 @@ class Variant:
             summary["CurrentServerlessConfig"] = self._plan["Serverless"]
         return summary
 
-    def _container(self, journal: Journal) -> Container:
+    def _container(self, desired: int) -> tuple[str, Container]:
+        # An instance's name, as EC2 gives it.
+        stream = f"{self.name}/i-0{secrets.token_hex(8)}"
         program = Program(
             context=self._around.context,
             image=self._plan["Container"]["Image"],
@@ -153,7 +151,10 @@ class Variant:
             start_seconds=self._plan.get("StartSeconds", START_SECONDS),
             instance_type=self._plan.get("InstanceType", ""),
         )
-        return Container(program, journal)
+        container = Container(program, self._around.journal(stream))
+        if desired > cores():
+            container.tell(f"{desired} instances were asked for; this machine runs {cores()}")
+        return stream, container
 
 
 class Fleet:
@@ -176,6 +177,11 @@ class Fleet:
         self.asynchronous = asynchronous
         self.in_flight = 0
 
+    @property
+    def containers(self) -> list[Container]:
+        """Of all variants."""
+        return [one for variant in self.variants for _, one in variant.containers]
+
     def start(self, abandoned: threading.Event) -> None:
         """Start all containers, and wait until each has answered ``/ping`` with 200.
 
@@ -186,7 +192,8 @@ class Fleet:
         try:
             for variant in self.variants:
                 variant.start()
-            await_ready(self.variants, abandoned)
+            for variant in self.variants:
+                await_ready(variant.name, [one for _, one in variant.containers], abandoned)
         except BaseException:
             self.stop()
             raise
@@ -204,37 +211,34 @@ class Fleet:
 
     def check(self) -> None:
         """Start again what has ended."""
-        for variant in self.variants:
-            for _, container in variant.containers:
-                container.check()
+        for container in self.containers:
+            container.check()
 
     def stop(self) -> None:
         """Stop all containers, and delete their files."""
-        stop([one for variant in self.variants for _, one in variant.containers])
+        stop(self.containers)
         model_data.remove(self._around.root)
 
 
-def await_ready(variants: Sequence[Variant], abandoned: threading.Event) -> None:
-    """Wait until every container of the variants serves.
+def await_ready(variant: str, containers: Sequence[Container], abandoned: threading.Event) -> None:
+    """Wait until every container serves.
 
     Raises:
         StartError: One does not, or it was abandoned.
     """
-    while True:
-        waiting = 0
-        for variant in variants:
-            for _, container in variant.containers:
-                if container.ready:
-                    continue
-                try:
-                    container.check_start()
-                except StartError as error:
-                    raise StartError(f"Production variant {variant.name}: {error}") from error
-                waiting += not container.ready
-        if not waiting:
-            return
-        if abandoned.wait(_LOOK_SECONDS):
-            raise StartError("It was abandoned.")
+    try:
+        while waiting := [one for one in containers if not one.ready]:
+            for container in waiting:
+                container.check_start()
+            if any(not one.ready for one in waiting):
+                _pause(abandoned)
+    except StartError as error:
+        raise StartError(f"Production variant {variant}: {error}") from error
+
+
+def _pause(abandoned: threading.Event) -> None:
+    if abandoned.wait(_LOOK_SECONDS):
+        raise StartError("It was abandoned.")
 
 
 def stop(containers: Sequence[Container]) -> None:
@@ -246,7 +250,8 @@ def stop(containers: Sequence[Container]) -> None:
 
 def settle(containers: Sequence[Container]) -> None:
     """Let containers that get no more requests finish those they have."""
-    time.sleep(_LOOK_SECONDS)  # one may just have been chosen
     until = time.monotonic() + SETTLE_SECONDS
+    if containers:
+        time.sleep(_LOOK_SECONDS)  # one may just have been chosen
     while any(one.in_flight for one in containers) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.local.arns import ACCOUNT, partition
 from byoc.local.faults import AwsError
-from byoc.local.hosting.connections import ExchangeError as _ExchangeError
-from byoc.local.hosting.connections import LateError, Reply, UnreachableError
+from byoc.local.hosting.connections import Reply
 from byoc.local.hosting.model_data import ModelDataError
 from byoc.local.hosting.multi_model import LoadError
+from byoc.local.hosting.wire import ExchangeError, LateError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Invocation:
         answer = self.open(fleet)
         try:
             return Reply(answer.status, answer.headers, b"".join(answer.chunks()))
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         finally:
             answer.close()
@@ -116,7 +116,7 @@ class Invocation:
             answer = self._exchange(variant, container, target)
         except UnreachableError:
             raise
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         except ModelDataError as error:
             raise refused(str(error)) from error
@@ -126,7 +126,7 @@ class Invocation:
             return answer
         try:
             reply = Reply(answer.status, answer.headers, b"".join(answer.chunks()))
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         finally:
             answer.close()
