@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from byoc.local.actions import Context
     from byoc.local.clients import Clients
-    from byoc.local.hosting.container import Container
     from byoc.local.hosting.fleet import Variant
+    from byoc.local.hosting.instance import Instance
     from byoc.local.journal import Journals
     from byoc.local.shelf import Shelf
     from byoc.local.store import Document
@@ -61,7 +61,7 @@ class EndpointWork:
         #: Held for a decision about an endpoint and what it leads to.
         self.lock = threading.RLock()
         #: Those that answer their last requests.
-        self._leaving: list[Container] = []
+        self._leaving: list[Instance] = []
         #: Names of the folders of this server's fleets.
         self._fleets: set[str] = set()
         self._closed = threading.Event()
@@ -99,7 +99,7 @@ class EndpointWork:
         for _, abandoned in working:
             abandoned.set()
         running = [fleet for live in self._live.values() if (fleet := live.swap(None)) is not None]
-        fleets.stop([*(one for fleet in running for one in fleet.containers), *self._leaving])
+        fleets.stop([*(one for fleet in running for one in fleet.instances), *self._leaving])
         for thread, _ in working:
             thread.join(60)
         model_data.remove(self._folder)
@@ -169,11 +169,11 @@ class EndpointWork:
         before = self._serve(name, fleet)
         self._settle(name, abandoned, FailureReason=None, Pending=None, **pending)
         if before is not None:
-            self._leaving += before.containers
+            self._leaving += before.instances
             if not self._live[name].drain(before, DRAIN_SECONDS):
                 self._log(f"endpoint {name}: old containers are stopped with requests in flight")
             before.stop()
-            self._leaving = [one for one in self._leaving if one not in before.containers]
+            self._leaving = [one for one in self._leaving if one not in before.instances]
         self._settle(name, abandoned, EndpointStatus="InService")
 
     def scale(self, name: str, abandoned: threading.Event) -> None:
@@ -193,18 +193,18 @@ class EndpointWork:
         self._settle(name, abandoned, EndpointStatus="InService", FailureReason=reason)
 
     def _resize(self, variant: Variant, count: int, abandoned: threading.Event) -> None:
-        """Start the containers that are missing, or stop those that are too many.
+        """Start the instances that are missing, or stop those that are too many.
 
         Raises:
             StartError: One does not serve; the variant stays as it was.
         """
         more = variant.missing(count)
         try:
-            for _, one in more:
+            for one in more:
                 one.start()
-            fleets.await_ready(variant.name, [one for _, one in more], abandoned)
+            fleets.await_ready(variant.name, more, abandoned)
         except StartError:
-            fleets.stop([one for _, one in more])
+            fleets.stop(more)
             raise
         variant.desired = count
         variant.add(more)

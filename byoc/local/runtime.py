@@ -64,8 +64,8 @@ class SageMakerRuntime:
                 "UnknownOperationException", "No such operation of SageMaker Runtime.", 404
             )
         members = _members(environ, operation)
-        if "InferenceComponentName" in members or "TargetContainerHostname" in members:
-            raise refused("Inference components and multi-container endpoints are not run locally.")
+        if "InferenceComponentName" in members:
+            raise refused("Inference components are not run locally.")
         if operation == "InvokeEndpointAsync":
             return self._invoke_async(name, members, environ, start_response, request_id)
         live = self._endpoints.live(name)

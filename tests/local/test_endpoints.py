@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.local.conftest import eventually
-from tests.local.hosted import Hosted, archive, files, kill, processes
+from tests.local.conftest import ROLE, eventually
+from tests.local.hosted import IMAGE, Hosted, archive, files, kill, processes
 
 if TYPE_CHECKING:
     from tests.local.conftest import Endpoint
@@ -141,15 +141,15 @@ def test_what_is_wrong_with_a_request_is_told_before_anything_starts(hosted):
         told = hosted.error(getattr(hosted.sagemaker, call), EndpointName="none")
         assert told["Message"].startswith("Could not find endpoint ")
     hosted.sagemaker.create_model(
-        ModelName="pipeline",
-        Containers=[{"Image": "a"}, {"Image": "b"}],
-        ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/r",
+        ModelName="package",
+        PrimaryContainer={"ModelPackageName": "package"},
+        ExecutionRoleArn=ROLE,
     )
-    hosted.config("pipeline", "pipeline")
+    hosted.config("package", "package")
     told = hosted.error(
-        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="pipeline"
+        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="package"
     )
-    assert "has 2 containers" in told["Message"]
+    assert "has no Image" in told["Message"]
 
 
 def test_weights_send_requests_to_variants_and_a_target_variant_overrules_them(hosted, pair):
@@ -286,6 +286,40 @@ def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
         assert variant["DesiredInstanceCount"] == wanted
         assert variant["CurrentInstanceCount"] == min(wanted, cores)
         assert hosted.ask("files")["version"] == "files"
+
+
+@pytest.mark.parametrize("mode", ["Serial", "Direct"])
+def test_a_pipeline_hands_answers_on_and_direct_containers_are_chosen(hosted, mode):
+    hosted.sagemaker.create_model(
+        ModelName=mode,
+        Containers=[
+            {
+                "Image": IMAGE,
+                "ContainerHostname": name,
+                "ModelDataUrl": f"s3://models/{name}/model.tar.gz",
+            }
+            for name in ("one", "two")
+        ],
+        InferenceExecutionConfig={"Mode": mode},
+        ExecutionRoleArn=ROLE,
+    )
+    hosted.config(mode, mode)
+    description = hosted.create(mode, mode)
+    assert len(description["ProductionVariants"][0]["DeployedImages"]) == 2
+    if mode == "Serial":
+        answer = hosted.ask(mode)
+        assert answer["version"] == "two"
+        assert int(answer["headers"]["content-length"]) > 100  # the first one's answer
+        told = hosted.error(hosted.ask, mode, {"status": 400, "words": "first"})
+        assert "first" in told["OriginalMessage"]
+        told = hosted.error(hosted.ask, mode, TargetContainerHostname="one")
+        assert told["Code"] == "ValidationError"
+    else:
+        for name in ("one", "two"):
+            assert hosted.ask(mode, TargetContainerHostname=name)["version"] == name
+        told = hosted.error(hosted.ask, mode)
+        assert "must be one of: one, two" in told["Message"]
+    hosted.sagemaker.delete_endpoint(EndpointName=mode)
 
 
 def test_models_of_a_multi_model_endpoint_are_loaded_when_they_are_asked_for(hosted):

@@ -11,6 +11,7 @@ import pytest
 
 from byoc.local.faults import AwsError
 from byoc.local.hosting.connections import Connections
+from byoc.local.hosting.instance import Instance
 from byoc.local.hosting.invoke import Invocation
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ class Container:
 class Variant:
     """As much of a variant."""
 
-    name, models, serverless = "all", None, False
+    name, models, serverless, direct = "all", None, False, False
 
     def __init__(self, *containers: Container) -> None:
         self.containers = containers
 
-    def pick(self, _: str | None = None) -> tuple[str, Container] | None:
-        return next((("all/i-1", one) for one in self.containers if one.ready), None)
+    def pick(self, _: str | None = None) -> Instance | None:
+        made = (Instance("all/i-1", {"c": one}) for one in self.containers)  # type: ignore[dict-item]
+        return next((one for one in made if one.ready), None)
 
 
 class Fleet:
