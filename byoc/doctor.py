@@ -124,7 +124,7 @@ def _engine(_: Patient) -> list[Finding]:
     return [Finding("engine", OK, words)]
 
 
-def _gpu(_: Patient) -> list[Finding]:
+def _gpu(__: Patient) -> list[Finding]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return [Finding("GPU", NOTE, "none here; SageMaker's instances bring their own")]
@@ -134,8 +134,8 @@ def _gpu(_: Patient) -> list[Finding]:
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
-        words = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        return [Finding("GPU", WRONG, f"nvidia-smi fails: {words[0]}", "install the driver again")]
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        return [Finding("GPU", WRONG, f"nvidia-smi fails: {said[0]}", "install the driver again")]
     name, _, driver = lines[0].partition(", ")
     branch = int(driver.split(".")[0]) if driver.split(".")[0].isdigit() else 0
     words = f"{len(lines)} × {name}, driver {driver}"

@@ -125,7 +125,8 @@ def _usual_role(aws: Aws) -> str | None:
 
 
 def _roles(aws: Aws) -> list[dict[str, Any]]:
-    roles, request = [], {}
+    roles: list[dict[str, Any]] = []
+    request: dict[str, Any] = {}
     while True:
         answer = aws.call("iam", "ListRoles", request)
         roles += answer["Roles"]
