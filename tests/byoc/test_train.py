@@ -221,18 +221,31 @@ class Told:
     log = waiting = say
 
 
-def state(status, secondary=None, **more):
-    return {"TrainingJobStatus": status, "SecondaryStatus": secondary or status, **more}
+def state(status, *before, **more):
+    names = [*before, *([] if status == "InProgress" else [status])]
+    transitions = [{"Status": name, "StatusMessage": f"it is {name}"} for name in names]
+    return {
+        "TrainingJobStatus": status,
+        "SecondaryStatus": names[-1],
+        "SecondaryStatusTransitions": transitions,
+        **more,
+    }
 
 
 def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     told = Told()
     told.waiting = lambda _: None
-    job = Job(state("InProgress", "Starting"), state("InProgress", "Training"),
-              state("InProgress", "Training"), state("Completed", BillableTimeInSeconds=7))  # fmt: skip
+    job = Job(
+        state("InProgress", "Starting"),
+        state("InProgress", "Starting", "Downloading", "Training"),
+        state("InProgress", "Starting", "Downloading", "Training"),
+        state("Completed", "Starting", "Downloading", "Training", BillableTimeInSeconds=7),
+    )
     assert wait(job, kinds.TRAINING, "one", logs=False, report=told)["BillableTimeInSeconds"] == 7
-    assert [line.split()[0] for line in told.lines] == ["Starting", "Training", "Completed"]
+    names = [line.split()[0] for line in told.lines]
+    assert names == ["Starting", "Downloading", "Training", "Completed"]
+    assert told.lines[1].endswith("it is Downloading")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +256,7 @@ def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
             "failed: AlgorithmError: no data",
         ),
         (state("Stopped"), "somebody stopped it"),
-        (state("Stopped", "MaxRuntimeExceeded"), "--max-time"),
+        ({**state("Stopped"), "SecondaryStatus": "MaxRuntimeExceeded"}, "--max-time"),
     ],
 )
 def test_a_job_that_does_not_complete_is_an_error_with_its_reason(last, words):
