@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from byoc.local.async_invocations import AsyncInvocations
+from byoc.local.clients import Clients
 from byoc.local.endpoint_configs import EndpointConfigs
+from byoc.local.endpoints import Endpoints
+from byoc.local.job_tools import Tools
+from byoc.local.journal import Journals
+from byoc.local.leftovers import Leftovers, Logs
 from byoc.local.models import Models
+from byoc.local.processing_jobs import ProcessingJobs
+from byoc.local.queue import Queue
+from byoc.local.runtime import SageMakerRuntime
 from byoc.local.tags import Tags
+from byoc.local.training_jobs import TrainingJobs
+from byoc.local.transform_jobs import TransformJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +36,22 @@ def resources(
         runner: ``auto``, ``docker`` or ``process``.
         log: The server's own.
     """
-    _ = runner, log
-    found: list[Resource] = [Models(context), EndpointConfigs(context), Tags(context)]
-    return found, _no_runtime
-
-
-def _no_runtime(environ: object, start_response: object, request_id: str) -> list[bytes]:
-    raise NotImplementedError
+    clients = Clients(context)
+    journals = Journals(context.home, clients, log)
+    queue = Queue()
+    tools = Tools(context, clients, journals, queue, runner, log)
+    endpoints = Endpoints(context, runner, log, clients, journals)
+    later = AsyncInvocations(context, endpoints, clients, log)
+    found: list[Resource] = [
+        Leftovers(context, runner),
+        Models(context),
+        EndpointConfigs(context),
+        endpoints,
+        later,
+        TransformJobs(context, runner, log, clients, journals, queue),
+        Tags(context),
+        TrainingJobs(tools),
+        ProcessingJobs(tools),
+        Logs(journals),
+    ]
+    return found, SageMakerRuntime(endpoints, later, context.region)

@@ -13,7 +13,7 @@ import datetime, os, time
 rank = int(os.environ["RANK"])
 if {before} and rank in {missing}: time.sleep(600)
 import torch, torch.distributed as dist
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=6))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=20))
 dist.barrier()
 if rank in {missing}: time.sleep(600)
 {operation}

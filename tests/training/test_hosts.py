@@ -228,19 +228,20 @@ def test_two_containers_that_claim_to_be_the_same_host_are_told_so(cluster, tmp_
     double.hyperparameters(byoc_launcher="torchrun")
     double.config("resourceconfig", {"current_host": B, "hosts": [A, B, C]})
     double.program(RANK)
-    running = made.start(A, B)
-    time.sleep(3)
     made.jobs["double"] = double
-    results = made.finish(running | made.start("double") | {})
-    assert results["double"].code == 75
-    assert f"{A} refuses this host: there is another {B} already" in (
-        results["double"].failure or ""
-    )
+    for job in made.jobs.values():
+        job.environ["BYOC_HOSTS_TIMEOUT_SECONDS"] = "20"
+    results = made.finish(made.start(A, B, "double"))
+    # Whoever comes second.
+    words = f"{A} refuses this host: there is another {B} already"
+    refused = [name for name in (B, "double") if words in (results[name].failure or "")]
+    assert len(refused) == 1, results
+    assert results[refused[0]].code == 75
     assert f"a connection is refused: there is another {B} already" in results[A].stderr
 
 
 @pytest.mark.slow
-def test_two_containers_that_claim_rank_0_are_told_so(cluster, tmp_path):
+def test_two_containers_that_claim_rank_0_are_told_so(cluster, tmp_path, wait_for):
     """Both listen, on one machine: the second cannot. On two machines the names decide."""
     made = cluster(2, "")
     double = Job(tmp_path / "double", environ=dict(made.jobs[A].environ))
@@ -248,9 +249,17 @@ def test_two_containers_that_claim_rank_0_are_told_so(cluster, tmp_path):
     double.config("resourceconfig", {"current_host": A, "hosts": [A, B]})
     double.program(RANK)
     running = made.start(A)
-    time.sleep(3)
+    port = int(made.jobs[A].environ["BYOC_MASTER_PORT"]) + 1
+
+    def listening() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((A, port), timeout=1):
+            return True
+        return False
+
+    wait_for(listening)
     made.jobs["double"] = double
-    results = made.finish(running | made.start("double", B))
+    results = made.finish(made.start("double"))
+    results |= made.finish(running | made.start(B))
     assert results["double"].code == 69
     assert "cannot listen for the other hosts on port" in (results["double"].failure or "")
     assert [results[name].code for name in (A, B)] == [0, 0], results

@@ -220,7 +220,7 @@ def test_a_mount_that_does_not_answer_delays_nothing(job, monkeypatch):
         released.set()
     assert any("dead" in path for path in asked)
     assert "channel dead: " in report
-    assert "does not answer" in report
+    assert "has not answered within" in report
     assert "channel well: 1 file, 1 byte" in report
 
 

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_NCCL = re.compile(r"\[Rank (?P<rank>\d+)\] +Watchdog caught collective operation timeout: .*")
-_BARRIER = re.compile(
-    r"\bRanks? (?P<late>\d+(?:, ?\d+)*) failed to pass monitoredBarrier in \d+ ms"
-)
+# Not compiled: that would cost milliseconds of every start, and few jobs fail.
+_NCCL = r"\[Rank (?P<rank>\d+)\] +Watchdog caught collective operation timeout: .*"
+_BARRIER = r"\bRanks? (?P<late>\d+(?:, ?\d+)*) failed to pass monitoredBarrier in \d+ ms"
 #: Each process waits for the address of every other one under a key that ends in its rank.
-_STORE = re.compile(r"wait timeout after \d+ms, keys: (?:\S*//\w+//\d+/(?P<late>\d+)\b)?")
-_NCCL_ID = re.compile(
+_STORE = r"wait timeout after \d+ms, keys: (?:\S*//\w+//\d+/(?P<late>\d+)\b)?"
+_NCCL_ID = (
     r"\[(?P<rank>\d+)\] is setting up NCCL communicator and retrieving ncclUniqueId from "
     r"\[(?P<late>\d+)\].*(?:wait timeout|Socket Timeout|timed out)"
 )
@@ -32,26 +31,25 @@ _TIMEOUTS = (
     _BARRIER,
     _STORE,
     _NCCL_ID,
-    re.compile(r"Timed out waiting \d+ms for (?:recv|send) operation"),
-    re.compile(r"Timed out after \S+ seconds waiting for clients\. \d+/\d+ clients joined"),
-    re.compile(r"client socket has timed out after \S+ while trying to connect"),
-    re.compile(r"Error: Socket Timeout$"),
+    r"Timed out waiting \d+ms for (?:recv|send) operation",
+    r"Timed out after \S+ seconds waiting for clients\. \d+/\d+ clients joined",
+    r"client socket has timed out after \S+ while trying to connect",
+    r"Error: Socket Timeout$",
 )
 #: TORCH_NCCL_DESYNC_DEBUG's report.
 _DESYNC = (
-    re.compile(r"ranks \[(?P<late>[\d, ]+)\] are the lagging ranks that caused this timeout"),
-    re.compile(r"\[(?P<late>[\d, ]+)\] finished collective #\d+, but didn't join collective"),
+    r"ranks \[(?P<late>[\d, ]+)\] are the lagging ranks that caused this timeout",
+    r"\[(?P<late>[\d, ]+)\] finished collective #\d+, but didn't join collective",
 )
 #: The flight recorder's word of a rank that has heard of another one's time-out.
-_HEARD = re.compile(
+_HEARD = (
     r"Rank (?P<rank>\d+)\] +Received a dump signal due to a collective timeout.*"
     r"Last enqueued NCCL work: (?P<begun>-?\d+), last completed NCCL work: (?P<ended>-?\d+)"
 )
 #: A rank that speaks so was in an operation with another one.
-_WAITED = re.compile(
-    r"Connection (?:closed|reset) by peer|Rank \d+ successfully reached monitoredBarrier"
-    r"|NCCL communicator was aborted|remote process exited or there was a network error",
-    re.IGNORECASE,
+_WAITED = (
+    r"(?i)Connection (?:closed|reset) by peer|Rank \d+ successfully reached monitoredBarrier"
+    r"|NCCL communicator was aborted|remote process exited or there was a network error"
 )
 _LONGEST = 400
 
@@ -88,7 +86,7 @@ class Wait:
 
 def timed_out(text: str) -> bool:
     """Whether a reason is that of a rank that waited in vain."""
-    return any(pattern.search(text) for pattern in _TIMEOUTS)
+    return any(re.search(pattern, text) for pattern in _TIMEOUTS)
 
 
 def read(lines: Iterable[tuple[int | None, str]]) -> Wait:
@@ -103,7 +101,7 @@ def read(lines: Iterable[tuple[int | None, str]]) -> Wait:
     for prefix, line in lines:
         rank = prefix
         for pattern in (*_TIMEOUTS, *_DESYNC):
-            found = pattern.search(line)
+            found = re.search(pattern, line)
             if not found:
                 continue
             fields = found.groupdict()
@@ -112,10 +110,10 @@ def read(lines: Iterable[tuple[int | None, str]]) -> Wait:
             text = text or found[0].strip()[:_LONGEST]
             if rank is not None:
                 waiting.add(rank)
-        heard = _HEARD.search(line)
+        heard = re.search(_HEARD, line)
         if heard:
             (late if heard["begun"] == heard["ended"] else waiting).add(int(heard["rank"]))
-        elif rank is not None and _WAITED.search(line):
+        elif rank is not None and re.search(_WAITED, line):
             waiting.add(rank)
     return Wait(text, frozenset(waiting), frozenset(late - waiting))
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Not compiled: that would cost milliseconds of every start, and few jobs fail.
 _SIZE = r"(\d+(?:\.\d+)?) (bytes|[KMGTPE]iB)"
 _UNITS = {"bytes": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40, "PiB": 50, "EiB": 60}
-_OUT_OF_MEMORY = re.compile(
-    r"(?:CUDA|HIP) out of memory|CUDA error: out of memory|would exceed allowed memory"
-)
+_OUT_OF_MEMORY = r"(?:CUDA|HIP) out of memory|CUDA error: out of memory|would exceed allowed memory"
 #: By what they mean: as torch says it since 2.1 ("capacty" is its own), as 2.0 did, and as its
 #: allocator over cudaMallocAsync does.
 _NUMBERS = {
@@ -36,14 +35,14 @@ _NUMBERS = {
     "unused": (rf"{_SIZE} is reserved by PyTorch but unallocated",),
     "reserved": (rf"; {_SIZE} reserved in total by PyTorch",),
 }
-_OTHERS = re.compile(rf"Process \d+ has {_SIZE} memory in use")
-_GPU = re.compile(r"\bGPU (\d+)")
+_OTHERS = rf"Process \d+ has {_SIZE} memory in use"
+_GPU = r"\bGPU (\d+)"
 #: What an allocator holds without use is worth a word from this share of all it holds.
 _FRAGMENTED = 0.1
 _ADVICE = "use a smaller batch, with gradient accumulation if need be, or a GPU with more memory"
 _HINTS = (
     (
-        re.compile(
+        (
             r"DataLoader worker .*is killed by signal: Bus error|out of shared memory"
             r"|insufficient shared memory"
         ),
@@ -53,47 +52,47 @@ _HINTS = (
         ),
     ),
     (
-        re.compile(r"DataLoader worker .*is killed by signal: Killed"),
+        r"DataLoader worker .*is killed by signal: Killed",
         (
             "The kernel killed a data-loading worker, most likely for memory: use fewer workers, a "
             "smaller prefetch_factor, or a larger instance"
         ),
     ),
     (
-        re.compile(r"DataLoader worker .*is killed by signal: (?:Segmentation fault|Aborted)"),
+        r"DataLoader worker .*is killed by signal: (?:Segmentation fault|Aborted)",
         "A library crashed in a data-loading worker: num_workers=0 shows where",
     ),
     (
-        re.compile(r"no kernel image is available for execution"),
+        r"no kernel image is available for execution",
         (
             "This torch has no code for this GPU's architecture: use a newer instance type, or an "
             "image of an older CUDA (LANE)"
         ),
     ),
     (
-        re.compile(r"Found no NVIDIA driver|No CUDA GPUs are available|no GPUs found"),
+        r"Found no NVIDIA driver|No CUDA GPUs are available|no GPUs found",
         "No GPU is visible here: use an instance type with GPUs, or locally docker run --gpus all",
     ),
     (
-        re.compile(r"NVIDIA driver on your system is too old|driver version is insufficient"),
+        r"NVIDIA driver on your system is too old|driver version is insufficient",
         (
             "The host's driver is older than this image's CUDA: use another instance type, or an "
             "image of an older CUDA (LANE)"
         ),
     ),
     (
-        re.compile(r"Duplicate GPU detected"),
+        r"Duplicate GPU detected",
         (
             "Two ranks were given the same GPU: set torch.cuda.set_device(LOCAL_RANK) before the "
             "process group is made, and no more processes than GPUs"
         ),
     ),
     (
-        re.compile(r"No space left on device"),
+        r"No space left on device",
         "The disk is full: raise VolumeSizeInGB, or keep fewer checkpoints",
     ),
     (
-        re.compile(r"Read-only file system"),
+        r"Read-only file system",
         (
             "Channels cannot be written to: use /tmp, or SM_MODEL_DIR and SM_OUTPUT_DATA_DIR for "
             "what is to be kept"
@@ -113,15 +112,15 @@ def explained(text: str, lines: Iterable[str] = ()) -> str:
     Returns:
         The text first; of a long one that is understood, its beginning alone.
     """
-    if _OUT_OF_MEMORY.search(text):
+    if re.search(_OUT_OF_MEMORY, text):
         return _out_of_memory(text)
     for pattern, hint in _HINTS:
-        if pattern.search(text):
+        if re.search(pattern, text):
             return f"{text}\n{hint}"
     if text.startswith("RuntimeError: DataLoader worker (pid"):
         all_lines = "\n".join(lines)
         for pattern, hint in _HINTS:
-            if "DataLoader" in pattern.pattern and pattern.search(all_lines):
+            if "DataLoader" in pattern and re.search(pattern, all_lines):
                 return f"{text}\n{hint}"
     return text
 
@@ -134,7 +133,7 @@ def _out_of_memory(text: str) -> str:
     # What torch tells next is told below, in fewer words.
     first = re.split(r"(?<=[KMGTPE]iB)\.? (?:\(GPU|GPU) \d", first)[0].rstrip(".")
     said: list[str] = []
-    gpu = _GPU.search(text)
+    gpu = re.search(_GPU, text)
     if numbers["total"] is not None:
         left = f", {_sized(numbers['free'])} of it free" if numbers["free"] is not None else ""
         said.append(f"GPU {gpu[1] if gpu else '?'} has {_sized(numbers['total'])}{left}")
@@ -142,7 +141,7 @@ def _out_of_memory(text: str) -> str:
         unused = numbers["unused"]
         kept = f" and keeps {_sized(unused)} without use" if unused is not None else ""
         said.append(f"at that peak the program used {_sized(numbers['allocated'])}{kept}")
-    others = sum(_bytes(*found) for found in _OTHERS.findall(text))
+    others = sum(_bytes(*found) for found in re.findall(_OTHERS, text))
     if others and numbers["used"] is not None:
         said.append(f"other processes hold {_sized(others)}")
     advice = _ADVICE

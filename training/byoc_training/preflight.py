@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from byoc_training.environment import Environment
 
 #: Longest time that all channels together are looked at, and what a look may come late.
-CHANNEL_SECONDS = 0.1
-_LATE_SECONDS = 0.02
+CHANNEL_SECONDS = 0.08
+_LATE_SECONDS = 0.05
 #: Longest time for one question about a file system's space.
 SPACE_SECONDS = 0.02
 SHM = "/dev/shm"  # noqa: S108 - looked at, never written to
@@ -77,8 +77,8 @@ def lines(environment: Environment) -> Iterator[str]:
     yield gpus + driver + compat + efa
     for channel, look in zip(environment.channels.values(), looks, strict=True):
         yield look.answer(until) or (
-            f"channel {channel.name}: {channel.path} does not answer; the report does not wait "
-            "for it"
+            f"channel {channel.name}: {channel.path} has not answered within "
+            f"{CHANNEL_SECONDS + _LATE_SECONDS:.2f} s: it is slow, or its server is gone"
         )
     if environment.checkpoints is not None:
         yield f"checkpoints in {environment.checkpoints}"

@@ -1,0 +1,1 @@
+"""Containers that serve: started, asked, watched and stopped."""

@@ -1,0 +1,1 @@
+"""Batch transform: objects in, records to a container, objects out."""

@@ -1,0 +1,316 @@
+"""Endpoints: real `serve` processes, created, updated, killed and deleted through boto3."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.local.conftest import eventually
+from tests.local.hosted import Hosted, archive, files, kill, processes
+
+if TYPE_CHECKING:
+    from tests.local.conftest import Endpoint
+
+pytestmark = pytest.mark.slow
+ACCOUNT = "123456789012"
+
+
+@pytest.fixture(scope="module")
+def hosted(endpoint: Endpoint) -> Hosted:
+    """Models ``one`` and ``two``, and a configuration of each."""
+    made = Hosted(endpoint)
+    for name in ("one", "two"):
+        made.model(name, Environment={"GIVEN": f"to {name}"})
+        made.config(name, name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(hosted: Hosted) -> str:
+    """An endpoint with two variants; all requests go to the first."""
+    hosted.config("pair", "one", "two", weights=(1, 0))
+    hosted.create("pair", "pair")
+    return "pair"
+
+
+def test_an_endpoint_serves_from_its_first_ping_to_its_deletion(hosted):
+    sagemaker = hosted.sagemaker
+    arn = sagemaker.create_endpoint(EndpointName="Life", EndpointConfigName="one")["EndpointArn"]
+    assert arn == f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/life"
+    begun = sagemaker.describe_endpoint(EndpointName="Life")
+    assert begun["EndpointStatus"] == "Creating"
+    assert "ProductionVariants" not in begun
+    told = hosted.error(hosted.ask, "Life")
+    assert told["Code"] == "ValidationError"
+    assert told["Message"] == f"Endpoint Life of account {ACCOUNT} not found."
+    told = hosted.error(sagemaker.update_endpoint, EndpointName="Life", EndpointConfigName="two")
+    assert told["Code"] == "ValidationException"
+    assert told["Message"] == f'Cannot update in-progress endpoint "{arn}".'
+
+    sagemaker.get_waiter("endpoint_in_service").wait(
+        EndpointName="Life", WaiterConfig={"Delay": 1, "MaxAttempts": 90}
+    )
+    (variant,) = sagemaker.describe_endpoint(EndpointName="Life")["ProductionVariants"]
+    assert variant["VariantName"] == "one"
+    assert variant["CurrentInstanceCount"] == variant["DesiredInstanceCount"] == 1
+    assert variant["CurrentWeight"] == variant["DesiredWeight"] == 1.0
+    assert variant["DeployedImages"][0]["SpecifiedImage"].endswith("/served:1")
+    answer = hosted.ask("Life")
+    assert answer["version"] == "one"
+    assert answer["given"] == "to one"
+    assert answer["region"] == "us-east-1"
+    assert answer["mode"] == "0o40555"
+    listed = sagemaker.list_endpoints(StatusEquals="InService", NameContains="Life")["Endpoints"]
+    assert [one["EndpointName"] for one in listed] == ["Life"]
+    told = hosted.error(sagemaker.create_endpoint, EndpointName="Life", EndpointConfigName="one")
+    assert "already existing" in told["Message"]
+    lines = eventually(lambda: hosted.log_lines("/aws/sagemaker/Endpoints/Life"))
+    assert "runner process" in lines
+
+    sagemaker.delete_endpoint(EndpointName="Life")
+    sagemaker.get_waiter("endpoint_deleted").wait(
+        EndpointName="Life", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    told = hosted.error(sagemaker.describe_endpoint, EndpointName="Life")
+    assert told["Message"] == f'Could not find endpoint "{arn}".'
+    assert processes(answer["root"]) == []
+    told = hosted.error(hosted.ask, "Life")
+    assert told["Message"] == f"Endpoint Life of account {ACCOUNT} not found."
+
+
+def test_a_model_that_does_not_load_fails_the_endpoint_with_its_last_lines(hosted):
+    hosted.model("broken", ModelDataUrl=hosted.put("b.tar.gz", archive(files("b", broken="x"))))
+    hosted.config("broken", "broken")
+    hosted.sagemaker.create_endpoint(EndpointName="broken", EndpointConfigName="broken")
+    reason = hosted.settled("broken", "Failed")["FailureReason"]
+    assert reason.startswith("Production variant broken: The container ended with exit code ")
+    assert "these weights are broken" in reason
+    told = hosted.error(
+        hosted.sagemaker.update_endpoint, EndpointName="broken", EndpointConfigName="one"
+    )
+    assert told["Code"] == "ValidationException"
+    hosted.sagemaker.delete_endpoint(EndpointName="broken")
+    hosted.sagemaker.get_waiter("endpoint_deleted").wait(
+        EndpointName="broken", WaiterConfig={"Delay": 1, "MaxAttempts": 10}
+    )
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ({"ModelDataUrl": "s3://models/none.tar.gz"}, "s3://models/none.tar.gz"),
+        ({"ModelDataUrl": "s3://models/text.tar.gz"}, "no complete .tar.gz archive"),
+        (
+            {
+                "ModelDataSource": {
+                    "S3DataSource": {
+                        "S3Uri": "s3://models/nothing/",
+                        "S3DataType": "S3Prefix",
+                        "CompressionType": "None",
+                    }
+                }
+            },
+            "there is no object below this prefix",
+        ),
+    ],
+    ids=["missing", "no-archive", "empty-prefix"],
+)
+def test_model_data_that_cannot_be_had_fails_the_endpoint(hosted, request, container, words):
+    name = f"data-{request.node.callspec.id}"
+    hosted.put("text.tar.gz", "no archive")
+    hosted.model(name, **container)
+    hosted.config(name, name)
+    hosted.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    assert words in hosted.settled(name, "Failed")["FailureReason"]
+
+
+def test_what_is_wrong_with_a_request_is_told_before_anything_starts(hosted):
+    told = hosted.error(
+        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="none"
+    )
+    assert told["Code"] == "ValidationException"
+    assert told["Message"].startswith("Could not find endpoint configuration")
+    for call in ("describe_endpoint", "delete_endpoint"):
+        told = hosted.error(getattr(hosted.sagemaker, call), EndpointName="none")
+        assert told["Message"].startswith("Could not find endpoint ")
+    hosted.sagemaker.create_model(
+        ModelName="pipeline",
+        Containers=[{"Image": "a"}, {"Image": "b"}],
+        ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/r",
+    )
+    hosted.config("pipeline", "pipeline")
+    told = hosted.error(
+        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="pipeline"
+    )
+    assert "has 2 containers" in told["Message"]
+
+
+def test_weights_send_requests_to_variants_and_a_target_variant_overrules_them(hosted, pair):
+    assert {hosted.ask(pair)["version"] for _ in range(20)} == {"one"}
+    assert hosted.ask(pair, TargetVariant="two")["version"] == "two"
+    told = hosted.error(hosted.ask, pair, TargetVariant="three")
+    assert told["Code"] == "ValidationError"
+    change = hosted.sagemaker.update_endpoint_weights_and_capacities
+    change(
+        EndpointName=pair,
+        DesiredWeightsAndCapacities=[
+            {"VariantName": "one", "DesiredWeight": 1},
+            {"VariantName": "two", "DesiredWeight": 1},
+        ],
+    )
+    variants = hosted.settled(pair)["ProductionVariants"]
+    assert [one["CurrentWeight"] for one in variants] == [1.0, 1.0]
+    seen = Counter(hosted.ask(pair)["version"] for _ in range(100))
+    assert min(seen["one"], seen["two"]) > 20, seen
+    told = hosted.error(
+        change, EndpointName=pair, DesiredWeightsAndCapacities=[{"VariantName": "three"}]
+    )
+    assert "three" in told["Message"]
+
+
+def test_a_killed_container_is_started_again_and_the_endpoint_stays_in_service(hosted, pair):
+    root = hosted.ask(pair, TargetVariant="two")["root"]
+    kill(root)
+    told = hosted.error(hosted.ask, pair, TargetVariant="two")
+    assert told["Code"] in ("ServiceUnavailable", "ModelError")
+    assert hosted.sagemaker.describe_endpoint(EndpointName=pair)["EndpointStatus"] == "InService"
+    assert hosted.ask(pair, TargetVariant="one")["version"] == "one"
+
+    def again() -> bool:
+        try:
+            return bool(hosted.ask(pair, TargetVariant="two")["version"] == "two")
+        except hosted.runtime.exceptions.ServiceUnavailable:
+            return False
+
+    eventually(again, 60)
+    assert "the container serves again" in eventually(
+        lambda: hosted.log_lines(f"/aws/sagemaker/Endpoints/{pair}")
+    )
+
+
+def test_two_hundred_concurrent_invocations_during_an_update_lose_none(hosted):
+    root = None
+    hosted.create("updated", "one")
+    root = hosted.ask("updated")["root"]
+    seen: Counter[str] = Counter()
+    lost: list[str] = []
+    lock, done = threading.Lock(), threading.Event()
+    clients = [hosted.server.client("sagemaker-runtime") for _ in range(4)]
+
+    def load(number: int) -> None:
+        runtime = clients[number % len(clients)]
+        while not done.is_set():
+            try:
+                answer = runtime.invoke_endpoint(
+                    EndpointName="updated", Body=b"{}", ContentType="application/json"
+                )
+                word = "two" if b'"two"' in answer["Body"].read() else "one"
+            except Exception as error:  # noqa: BLE001 - every one is a lost request
+                with lock:
+                    lost.append(repr(error))
+            else:
+                with lock:
+                    seen[word] += 1
+
+    with ThreadPoolExecutor(200) as pool:
+        running = [pool.submit(load, number) for number in range(200)]
+        try:
+            eventually(lambda: seen["one"] > 200, 60)
+            hosted.sagemaker.update_endpoint(EndpointName="updated", EndpointConfigName="two")
+            told = hosted.error(
+                hosted.sagemaker.update_endpoint, EndpointName="updated", EndpointConfigName="two"
+            )
+            assert told["Message"].startswith("Cannot update in-progress endpoint")
+            description = hosted.settled("updated")
+            after = seen["two"]
+            eventually(lambda: seen["two"] > after + 200, 60)
+        finally:
+            done.set()
+        for one in running:
+            one.result()
+    assert lost == []
+    assert description["EndpointConfigName"] == "two"
+    assert description["ProductionVariants"][0]["VariantName"] == "two"
+    assert hosted.ask("updated")["version"] == "two"
+    assert processes(root) == []
+
+
+def test_an_update_that_fails_is_rolled_back_while_the_old_containers_serve(hosted, pair):
+    hosted.model("lost", ModelDataUrl="s3://models/none.tar.gz")
+    hosted.config("lost", "lost")
+    before = hosted.sagemaker.describe_endpoint(EndpointName=pair)["EndpointConfigName"]
+    hosted.sagemaker.update_endpoint(EndpointName=pair, EndpointConfigName="lost")
+    description = hosted.settled(pair)
+    assert description["EndpointConfigName"] == before
+    assert description["FailureReason"].startswith("The update was rolled back. Failed to download")
+    assert hosted.ask(pair)["version"] in ("one", "two")
+
+
+def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
+    for name, content in files("files").items():
+        hosted.put(f"files/{name}", content)
+    hosted.model(
+        "files",
+        ModelDataSource={
+            "S3DataSource": {
+                "S3Uri": "s3://models/files/",
+                "S3DataType": "S3Prefix",
+                "CompressionType": "None",
+            }
+        },
+    )
+    hosted.config("files", "files")
+    hosted.create("files", "files")
+    answer = hosted.ask("files")
+    assert answer["version"] == "files"
+    assert answer["mode"] == "0o40555"
+    import os
+
+    cores = len(os.sched_getaffinity(0))
+    for wanted in (2, 1):
+        hosted.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName="files",
+            DesiredWeightsAndCapacities=[{"VariantName": "files", "DesiredInstanceCount": wanted}],
+        )
+        (variant,) = hosted.settled("files")["ProductionVariants"]
+        assert variant["DesiredInstanceCount"] == wanted
+        assert variant["CurrentInstanceCount"] == min(wanted, cores)
+        assert hosted.ask("files")["version"] == "files"
+
+
+def test_models_of_a_multi_model_endpoint_are_loaded_when_they_are_asked_for(hosted):
+    for name in ("first", "second"):
+        hosted.put(f"many/{name}.tar.gz", archive(files(name)))
+    hosted.model("many", Mode="MultiModel", ModelDataUrl="s3://models/many/")
+    hosted.config("many", "many")
+    hosted.create("many", "many")
+    for name in ("first", "second", "first"):
+        assert hosted.ask("many", TargetModel=f"{name}.tar.gz")["version"] == name
+    told = hosted.error(hosted.ask, "many", TargetModel="third.tar.gz")
+    assert told["Code"] == "ValidationError"
+    assert "third.tar.gz" in told["Message"]
+    assert "needs a target model" in hosted.error(hosted.ask, "many")["Message"]
+
+
+def test_a_killed_server_serves_again_after_its_start_and_leaves_no_process(own_endpoint):
+    own_endpoint.start()
+    hosted = Hosted(own_endpoint)
+    hosted.model("one")
+    hosted.config("one", "one")
+    hosted.create("kept", "one")
+    old = hosted.ask("kept")["root"]
+    own_endpoint.kill()
+    assert processes(old) != []
+    own_endpoint.start()
+    hosted = Hosted(own_endpoint)
+    eventually(lambda: processes(old) == [])
+    description: Any = hosted.settled("kept")
+    assert description["ProductionVariants"][0]["CurrentInstanceCount"] == 1
+    answer = hosted.ask("kept")
+    assert answer["version"] == "one"
+    own_endpoint.stop()
+    assert processes(own_endpoint.home) == []
