@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from byoc.endpoints import delete as delete
     from byoc.endpoints import deploy as deploy
     from byoc.endpoints import verify as verify
-    from byoc.endpoints import wait as wait_for_endpoint
+    from byoc.endpoints import wait as wait_for_endpoint  # noqa: F401 - public
     from byoc.errors import ByocError as ByocError
     from byoc.images import build as build
     from byoc.invocations import Answer as Answer
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from byoc.jobs import Training as Training
     from byoc.jobs import TrainingJob as TrainingJob
     from byoc.jobs import train as train
-    from byoc.jobs import wait as wait_for_job
+    from byoc.jobs import wait as wait_for_job  # noqa: F401 - public
     from byoc.kinds import PROCESSING as PROCESSING
     from byoc.kinds import TRAINING as TRAINING
     from byoc.kinds import TRANSFORM as TRANSFORM

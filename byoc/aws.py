@@ -21,7 +21,7 @@ from byoc.errors import (
     SettingsError,
     UnreachableError,
 )
-from byoc.partitions import Partition, partition
+from byoc.partitions import ECR, Partition, image_uri, partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,6 +144,14 @@ class Aws:
     def where(self) -> str:
         """The endpoint, or AWS's region."""
         return self.endpoint_url or f"AWS in {self.region}"
+
+    def image_uri(self, name: str) -> str:
+        """The full name of an image; one without a registry's host is in the account's own.
+
+        Raises:
+            ByocError: The account has to be asked for, and AWS does not say.
+        """
+        return name if ECR.match(name) else image_uri(name, self.account, self.region)
 
     def call(
         self, service: str, operation: str, request: Mapping[str, Any] | None = None

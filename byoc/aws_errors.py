@@ -33,7 +33,7 @@ _BUSY = {"Throttling", "ThrottlingException", "TooManyRequestsException", "Servi
 _SIGN_IN = "sign in: aws configure, aws sso login, or set AWS_PROFILE"
 
 
-def told(error: Exception, doing: str, where: str) -> ByocError:
+def told(error: Exception, doing: str, where: str) -> ByocError:  # noqa: PLR0911 - a table
     """The error in our words.
 
     Args:

@@ -141,7 +141,7 @@ class _Bars:
             console=Rich(file=out),
         )
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> _Bars:  # noqa: PYI034 - typing.Self came with Python 3.11
         self._progress.start()
         return self
 
@@ -164,7 +164,7 @@ class _Lines:
         self._parts: dict[str, tuple[int, int]] = {}
         self._begun: dict[str, float] = {}
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _Lines:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

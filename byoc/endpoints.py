@@ -19,7 +19,6 @@ from byoc.errors import (
 )
 from byoc.jobs import AWS_SECONDS, LOCAL_SECONDS, tell
 from byoc.logs import Logs
-from byoc.partitions import ECR, image_uri
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def deploy(
         for one in deployment.variants:
             model, ami = one.model, one.ami
             if model is None:
-                image = _full_name(aws, one.image)
+                image = aws.image_uri(one.image)
                 known = _completed(aws, image, facts[one.name])
                 ami = _fits(deployment, one, known)
                 endpoint.images[one.name] = known.digest
@@ -173,8 +172,8 @@ def verify(endpoint: Endpoint, described: dict[str, Any]) -> list[str]:
             lines.append(f"image of {name} verified: {wanted}")
         else:
             raise FailedError(
-                f"variant {name} runs {', '.join(running)}, not the requested {wanted}: the tag was "
-                "moved meanwhile; deploy again, or name the digest"
+                f"variant {name} runs {', '.join(running)}, not the requested {wanted}: the tag "
+                "was moved meanwhile; deploy again, or name the digest"
             )
     return lines
 
@@ -242,7 +241,7 @@ def composition(aws: Aws, name: str) -> list[tuple[kinds.Kind, str]]:
 
 def cuda_of(aws: Aws, one: Variant) -> hosts.Cuda | None:
     """The CUDA of a variant's image, when known."""
-    return _completed(aws, _full_name(aws, one.image), image_facts.here(one.image)).cuda
+    return _completed(aws, aws.image_uri(one.image), image_facts.here(one.image)).cuda
 
 
 def make_model(
@@ -266,7 +265,7 @@ def make_model(
     archive = _archive(aws, deployment, one, may_create, report)
     role = settings.role(aws, deployment.role)
     made = Endpoint(name, name)
-    model = _make_model(aws, deployment, made, one, _full_name(aws, one.image), archive, role)
+    model = _make_model(aws, deployment, made, one, aws.image_uri(one.image), archive, role)
     report.say(f"model     {model}")
     return model
 
@@ -422,12 +421,8 @@ def _take_back(aws: Aws, endpoint: Endpoint) -> None:
             aws.call(
                 "sagemaker", f"Delete{kinds.KINDS[kind].noun}", {kinds.KINDS[kind].member: name}
             )
-        except ByocError:
+        except ByocError:  # noqa: PERF203 - a handful
             continue
-
-
-def _full_name(aws: Aws, image: str) -> str:
-    return image if ECR.match(image) else image_uri(image, aws.account, aws.region)
 
 
 def _without_time(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from byoc import hosts, kinds, metrics, settings, uploads, words
 from byoc.errors import FailedError, SettingsError
 from byoc.logs import Logs
-from byoc.partitions import ECR, image_uri
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -129,9 +128,7 @@ def train(
         else uploads.upload(aws, source, bucket, "data", title=f"channel {channel}", report=report)
         for channel, source in sources.items()
     }
-    image = training.image if ECR.match(training.image) else image_uri(
-        training.image, aws.account, aws.region
-    )  # fmt: skip
+    image = aws.image_uri(training.image)
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
@@ -225,7 +222,8 @@ def _ended(kind: Kind, name: str, job: dict[str, Any]) -> dict[str, Any]:
         raise FailedError(f"the {kind.words} {name} was stopped: {why}")
     reason = " ".join(str(job.get("FailureReason") or job.get("ExitMessage") or "").split())
     raise FailedError(
-        f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: byoc logs {name}"
+        f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: "
+        f"byoc logs {name}"
     )
 
 

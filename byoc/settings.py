@@ -93,7 +93,8 @@ def role(aws: Aws, given: str | None = None) -> str:
         return given
     if given and given.startswith("arn:"):
         raise SettingsError(
-            f"{given} is no role's ARN; expected arn:{aws.partition.name}:iam::<account>:role/<name>"
+            f"{given} is no role's ARN; expected "
+            f"arn:{aws.partition.name}:iam::<account>:role/<name>"
         )
     if given:
         return f"arn:{aws.partition.name}:iam::{aws.account}:role/{given}"
@@ -163,7 +164,8 @@ def bucket(
     except NotFoundError:
         if not (aws.local or may_create(name)):
             raise SettingsError(
-                f"the bucket {name} is not there; give --bucket with one that is, or --yes to make it"
+                f"the bucket {name} is not there; give --bucket with one that is, "
+                "or --yes to make it"
             ) from None
     except RequestError as error:
         raise RequestError(

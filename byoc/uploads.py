@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc.errors import SettingsError
@@ -14,6 +13,7 @@ from byoc.report import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from byoc.aws import Aws
     from byoc.report import Report
@@ -68,9 +68,9 @@ def upload(
     prefix = f"{PREFIX}/{kind}/{digest}/"
     address = f"s3://{bucket}/{prefix}" + ("" if source.is_dir() else source.name)
     if aws.dry_run:
-        for name in sizes:
+        for name, size in sizes.items():
             request = {"Bucket": bucket, "Key": prefix + name}
-            aws.plan("s3", "PutObject", request, file=str(root / name), bytes=sizes[name])
+            aws.plan("s3", "PutObject", request, file=str(root / name), bytes=size)
         return address
     there = _there(aws, bucket, prefix)
     missing = [name for name, size in sizes.items() if there.get(prefix + name) != size]

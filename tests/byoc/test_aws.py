@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from botocore import exceptions as boto
@@ -15,7 +16,7 @@ from byoc.aws import Aws
 from byoc.aws_errors import told
 
 
-def refused(code, message="no", status=400, **more):
+def refused(code, message="no", status=400, **more: Any):
     response = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -89,7 +90,7 @@ def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
 
 
 def test_a_fault_of_ours_is_one_line_too(byoc, monkeypatch):
-    def fail(*_, **__):
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("oh\nno")
 
     monkeypatch.setattr("byoc.commands.options.connect", fail)

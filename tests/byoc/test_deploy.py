@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -205,7 +206,7 @@ def test_the_whole_life_of_an_endpoint(byoc, moto, aws, no_engine, tmp_path):
 def test_what_was_made_is_taken_back_when_the_endpoint_is_refused(
     byoc, moto, aws, no_engine, monkeypatch
 ):
-    def call(self, service, operation, request=None):
+    def call(self, service, operation, request=None) -> Any:
         if operation == "CreateEndpoint":
             raise RequestError('Cannot create already existing endpoint "digits".')
         return through(self, service, operation, request)
@@ -227,13 +228,13 @@ class Deployed:
 
     local, dry_run = True, False
 
-    def __init__(self, *states):
+    def __init__(self, *states: Any) -> None:
         self.states = list(states)
 
     def ask(self, service, operation, request):
         return dict(self.states.pop(0) if len(self.states) > 1 else self.states[0])
 
-    def pages(self, *_):
+    def pages(self, *_: Any):
         return iter(())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 import boto3
 import pytest
@@ -49,7 +50,7 @@ def test_role_bucket_and_registry_are_looked_at_and_nothing_is_changed(aws, moto
     sent = []
     through = Aws.call
 
-    def call(self, service, operation, request=None):
+    def call(self, service, operation, request=None) -> Any:
         sent.append(operation)
         return through(self, service, operation, request)
 
@@ -88,7 +89,7 @@ def test_what_does_not_answer_in_time_is_said(monkeypatch):
 
 
 def test_a_check_that_breaks_breaks_no_other(monkeypatch):
-    def broken(_):
+    def broken(_) -> None:
         raise RuntimeError("oh")
 
     monkeypatch.setattr(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ def answers(monkeypatch):
     """Every question gets the same answer; what was asked is kept."""
     asked = []
 
-    def answer_with(body, kind="application/json"):
-        def invoke(aws, endpoint, question):
+    def answer_with(body, kind="application/json") -> Any:
+        def invoke(aws, endpoint, question) -> Answer:
             asked.append((endpoint, question))
             return Answer(body, kind, 12.3, "AllTraffic")
 

@@ -15,6 +15,7 @@ import tarfile
 import threading
 import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -53,17 +54,17 @@ def certificate(tmp_path_factory):
 class FakeRegistry:
     """Says what it is told to, over TLS, to who shows the right token."""
 
-    def __init__(self, certificate):
-        self.documents = {}
-        self.tokens = []
+    def __init__(self, certificate) -> None:
+        self.documents: dict[str, Any] = {}
+        self.tokens: list[str] = []
         self.bearer = True
         fake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
+            def do_GET(self) -> None:
                 fake.answer(self)
 
-            def log_message(self, *_):
+            def log_message(self, *_: Any) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -100,7 +101,7 @@ class FakeRegistry:
         request.end_headers()
         request.wfile.write(body)
 
-    def put(self, *, kind=MANIFEST, layer=LAYER, platform=("linux", "amd64"), **more):
+    def put(self, *, kind=MANIFEST, layer=LAYER, platform=("linux", "amd64"), **more: Any):
         """An image ``a:1``; returns its manifest's digest."""
         labels = {"sagemaker-byoc.cuda.version": "12.8"}
         config = json.dumps(
@@ -217,9 +218,9 @@ def test_what_is_no_repository_is_refused(aws, name):
 class FakeEngine:
     """An engine with one image."""
 
-    def __init__(self, **image):
+    def __init__(self, **image: Any) -> None:
         self.image = {"Os": "linux", "Architecture": "amd64", "Id": "sha256:1", **image}
-        self.tags = []
+        self.tags: list[tuple[str, ...]] = []
         self.api = self
 
     def inspect_image(self, name):
@@ -229,7 +230,7 @@ class FakeEngine:
             raise docker.errors.ImageNotFound("no such image")
         return self.image
 
-    def tag(self, *words, force):
+    def tag(self, *words: str, force):
         self.tags.append(words)
 
     def close(self):

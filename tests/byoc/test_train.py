@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import boto3
 import pytest
 
@@ -204,7 +206,7 @@ class Job:
     local = True
     dry_run = False
 
-    def __init__(self, *states):
+    def __init__(self, *states: Any) -> None:
         self.states = list(states)
 
     def ask(self, service, operation, request):
@@ -212,8 +214,8 @@ class Job:
 
 
 class Told:
-    def __init__(self):
-        self.lines = []
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
     def say(self, line):
         self.lines.append(line)
@@ -221,7 +223,7 @@ class Told:
     log = waiting = say
 
 
-def state(status, *before, **more):
+def state(status, *before: str, **more: Any):
     names = [*before, *([] if status == "InProgress" else [status])]
     transitions = [{"Status": name, "StatusMessage": f"it is {name}"} for name in names]
     return {
