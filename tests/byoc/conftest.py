@@ -81,7 +81,7 @@ def byoc() -> Byoc:
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    """moto's server: its SageMaker answers are canned, its S3, ECR, IAM and logs are real enough."""
+    """moto's server: SageMaker's answers are canned, S3, ECR, IAM and logs work."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

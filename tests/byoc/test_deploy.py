@@ -240,8 +240,10 @@ class Deployed:
 
 def test_an_endpoint_that_fails_is_an_error_with_its_reason(monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    failing = Deployed({"EndpointStatus": "Creating"},
-                       {"EndpointStatus": "Failed", "FailureReason": "did not pass the ping"})  # fmt: skip
+    failing = Deployed(
+        {"EndpointStatus": "Creating"},
+        {"EndpointStatus": "Failed", "FailureReason": "did not pass the ping"},
+    )
     with pytest.raises(
         FailedError, match=r"did not pass the ping; its log: byoc logs e; .* delete e"
     ):

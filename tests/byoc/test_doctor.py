@@ -77,9 +77,11 @@ def test_a_role_that_sagemaker_may_not_assume_is_wrong(aws, moto, far):
 
 def test_what_does_not_answer_in_time_is_said(monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(
-        doctor, "CHECKS", {"slow": lambda _: go.wait(30) and [], "quick": lambda _: [doctor.Finding("quick", OK, "")]}
-    )  # fmt: skip
+    checks = {
+        "slow": lambda _: go.wait(30) and [],
+        "quick": lambda _: [doctor.Finding("quick", OK, "")],
+    }
+    monkeypatch.setattr(doctor, "CHECKS", checks)
     started = time.monotonic()
     found = by_subject(examine(Patient(None), seconds=0.3))
     go.set()

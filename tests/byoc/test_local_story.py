@@ -28,7 +28,8 @@ if "BAD" in os.environ:
     raise SystemExit("told to fail")
 model = pathlib.Path(os.environ["SM_MODEL_DIR"])
 (model / "code").mkdir()
-(model / "code" / "inference.py").write_text(pathlib.Path(__file__).with_name("handler.txt").read_text())
+handler = pathlib.Path(__file__).with_name("handler.txt").read_text()
+(model / "code" / "inference.py").write_text(handler)
 """
 HANDLER = """
 import json
