@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from byoc.deployments import Deployment as Deployment
     from byoc.deployments import Serverless as Serverless
     from byoc.deployments import Variant as Variant
+    from byoc.doctor import Finding as Finding
+    from byoc.doctor import Patient as Patient
     from byoc.doctor import examine as examine
     from byoc.endpoints import delete as delete
     from byoc.endpoints import deploy as deploy
@@ -63,8 +65,10 @@ _PUBLIC = {
     "Aws": ("aws", "Aws"),
     "ByocError": ("errors", "ByocError"),
     "Deployment": ("deployments", "Deployment"),
+    "Finding": ("doctor", "Finding"),
     "Logs": ("logs", "Logs"),
     "PROCESSING": ("kinds", "PROCESSING"),
+    "Patient": ("doctor", "Patient"),
     "Processing": ("processing", "Processing"),
     "Question": ("invocations", "Question"),
     "Report": ("report", "Report"),

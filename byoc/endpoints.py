@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from byoc.image_facts import Facts
     from byoc.report import Report
 
+#: Within this an update has begun.
+UPDATE_SECONDS = 60
+
 
 @dataclass
 class Endpoint:
@@ -116,31 +119,41 @@ def deploy(
     return endpoint
 
 
-def wait(aws: Aws, name: str, *, report: Report = SILENT) -> dict[str, Any]:
+def wait(
+    aws: Aws, name: str, *, config: str | None = None, report: Report = SILENT
+) -> dict[str, Any]:
     """Wait until the endpoint serves, and tell its states meanwhile.
+
+    Args:
+        aws: Where.
+        name: The endpoint's.
+        config: The configuration that it is to serve; any when None.
+        report: Is told.
 
     Returns:
         What the API says of it.
 
     Raises:
-        FailedError: It does not come up; says the reason and the last lines of its log.
+        FailedError: It does not come up, or an update was taken back; says the reason.
         ByocError: AWS refuses.
     """
-    started, seen = time.monotonic(), ""
+    started, seen = time.monotonic(), [""]
     reader = Logs(aws, kinds.ENDPOINT, name)
     while True:
         endpoint = kinds.describe(aws, kinds.ENDPOINT, name)
         status, seconds = str(endpoint["EndpointStatus"]), time.monotonic() - started
-        if status != seen:
-            seen = status
+        if status != seen[-1]:
+            seen.append(status)
             report.say(f"{status:<12} {seconds:6.1f} s")
         if status == "InService":
-            if endpoint.get("FailureReason"):  # of an update that was taken back
+            if config is None or endpoint.get("EndpointConfigName") == config:
+                return endpoint
+            # An update that has not begun yet looks like one that is over.
+            if len(seen) > 2 or seconds > UPDATE_SECONDS:
                 raise FailedError(
                     f"the update of {name} failed: {_reason(endpoint)}; it serves as before"
                 )
-            return endpoint
-        if status in kinds.ENDED:
+        elif status in kinds.ENDED:
             tell(reader, report)
             raise FailedError(
                 f"the endpoint {name} failed: {_reason(endpoint)}; its log: byoc logs {name}; take "

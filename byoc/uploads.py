@@ -35,6 +35,13 @@ def files(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     if not found:
         raise SettingsError(f"{folder} holds no file")
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # noqa: PERF203 - costs nothing
+            raise SettingsError(
+                f"the name of {str(path)!r} is not UTF-8, which S3 does not take; rename it"
+            ) from None
     return found
 
 
@@ -60,6 +67,7 @@ def upload(
     """
     paths = files(source)
     root = source if source.is_dir() else source.parent
+    report.waiting(f"{title}: reading {len(paths)} files")
     try:
         sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
         digest = _digest(root, [*sizes])
@@ -105,6 +113,8 @@ def _send(  # noqa: PLR0913 - what is sent, where to, and who is told
         def send(name: str) -> None:
             try:
                 client.upload_file(str(root / name), bucket, prefix + name, Callback=sent)
+            except OSError as error:
+                raise SettingsError(f"cannot read {root / name}: {error.strerror}") from error
             except Exception as error:
                 raise aws.told(error, "s3:PutObject") from error
 

@@ -179,3 +179,14 @@ def _from(file: Path, value: Any) -> Any:
     if not isinstance(value, str) or value.startswith(("s3://", "/", "~")):
         return value
     return str(file.parent / value)
+
+
+def instance_types(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """SageMaker's instance types, for the shell's completion."""
+    from botocore import session  # noqa: PLC0415 - heavy
+
+    model = session.get_session().get_service_model("sagemaker")
+    found: set[str] = set()
+    for shape in ("TrainingInstanceType", "ProductionVariantInstanceType"):
+        found |= {*model.shape_for(shape).metadata["enum"]}
+    return sorted(one for one in found if one.startswith(incomplete))

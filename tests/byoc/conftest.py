@@ -58,7 +58,7 @@ class Byoc:
 
     def planned(self, *words: str) -> list[dict[str, Any]]:
         """The requests of a dry run."""
-        done = self(*words, "--dry-run")
+        done = self(words[0], "--dry-run", *words[1:])
         assert done.code == 0, done.err
         found: list[dict[str, Any]] = done.json
         return found

@@ -250,10 +250,16 @@ def test_an_endpoint_that_fails_is_an_error_with_its_reason(monkeypatch):
         wait(failing, "e")
 
 
-def test_an_update_that_was_taken_back_is_an_error():
-    back = Deployed({"EndpointStatus": "InService", "FailureReason": "no capacity"})
-    with pytest.raises(FailedError, match="it serves as before"):
-        wait(back, "e")
+def test_an_update_that_was_taken_back_is_an_error(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    old, new = {"EndpointConfigName": "old"}, {"EndpointConfigName": "new"}
+    serving = {"EndpointStatus": "InService"}
+    updating = {"EndpointStatus": "Updating", **old}
+    back = {**serving, **old, "FailureReason": "no capacity"}
+    with pytest.raises(FailedError, match="no capacity; it serves as before"):
+        wait(Deployed({**serving, **old}, updating, back), "e", config="new")
+    done = wait(Deployed({**serving, **old}, updating, {**serving, **new}), "e", config="new")
+    assert done["EndpointConfigName"] == "new"
 
 
 def running(digest):

@@ -122,6 +122,23 @@ def test_a_job_is_stopped(byoc, local, tmp_path, digits):
     assert "has ended already: Stopped" in byoc("stop", "slow").out
 
 
+def test_ctrl_c_ends_the_wait_and_not_the_job(byoc, local, tmp_path, digits):
+    words = (*job(tmp_path, digits, "waited"), "-e", "SLOW=1", "--wait")
+    with subprocess.Popen(
+        [sys.executable, "-m", "byoc.main", *words], stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        for line in waiting.stdout:
+            if "epoch=1" in line:
+                waiting.send_signal(signal.SIGINT)
+                break
+        rest = waiting.stdout.read()
+    assert waiting.returncode == 130
+    assert "the job goes on: byoc logs waited --follow" in rest
+    assert byoc("describe", "waited", "--json").json["TrainingJobStatus"] == "InProgress"
+    assert byoc("stop", "waited", "--wait").code == 0
+
+
 @pytest.mark.slow
 def test_the_whole_story(byoc, local, tmp_path, digits):
     assert byoc(*job(tmp_path, digits, "story"), "--wait").code == 0

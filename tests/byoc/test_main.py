@@ -64,6 +64,7 @@ def test_each_command_explains_itself(name: str) -> None:
         ("byoc tr", 1, "train"),
         ("byoc train --inst", 2, "--instance-type"),
         ("byoc list ", 2, "endpoints"),
+        ("byoc train -t ml.g5", 3, "ml.g5.12xlarge"),
     ],
 )
 def test_the_shell_completes_commands_options_and_choices(words, number, offered):

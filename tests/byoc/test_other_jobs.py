@@ -63,16 +63,18 @@ def test_the_ami_of_a_transform():
 
 def test_a_processing_job_with_a_script(byoc, tmp_path, digits):
     (tmp_path / "prepare.py").write_text("print(1)")
-    planned = byoc(
-        "process", "--dry-run", "prepare.py", "--input", f"raw={digits}", "--output", "data",
-        "--output", "more=s3://c/more", "--name", "p", "--max-time", "2h", "-e", "A=b", *ROLE,
-        "--", "--size", "28",
-    ).json  # fmt: skip
+    planned = byoc.planned(
+        "process", "--input", f"raw={digits}", "--output", "data", "--output", "more=s3://c/more",
+        "--name", "p", "--max-time", "2h", "-e", "A=b", *ROLE, "prepare.py",
+        "--size", "28", "--input", "its-own",
+    )  # fmt: skip
     request = planned[-1]["request"]
     assert request["AppSpecification"]["ContainerEntrypoint"] == [
         "python3", "/opt/ml/processing/code/prepare.py"
     ]  # fmt: skip
-    assert request["AppSpecification"]["ContainerArguments"] == ["--size", "28"]
+    assert request["AppSpecification"]["ContainerArguments"] == [
+        "--size", "28", "--input", "its-own"
+    ]  # fmt: skip
     inputs = {one["InputName"]: one["S3Input"] for one in request["ProcessingInputs"]}
     assert inputs["raw"]["LocalPath"] == "/opt/ml/processing/input/raw"
     assert inputs["code"]["S3Uri"].endswith("/prepare.py")
@@ -84,10 +86,13 @@ def test_a_processing_job_with_a_script(byoc, tmp_path, digits):
 
 
 def test_a_processing_job_with_the_image_s_own_program(byoc):
-    (planned,) = byoc.planned("process", "--entrypoint", "python3 -m 'a b'", *ROLE)
+    (planned,) = byoc.planned("process", *ROLE, "--entrypoint", "python3 -m 'a b'")
     specification = planned["request"]["AppSpecification"]
     assert specification["ContainerEntrypoint"] == ["python3", "-m", "a b"]
-    done = byoc("process", "none.py", "--dry-run", *ROLE)
+    words = ("process", "--entrypoint", "tool", *ROLE, "--dry-run", "a", "-b")
+    specification = byoc(*words).json[0]["request"]["AppSpecification"]
+    assert specification["ContainerArguments"] == ["a", "-b"]
+    done = byoc("process", *ROLE, "--dry-run", "none.py")
     assert (done.code, "is not there" in done.err) == (SettingsError.exit_code, True)
 
 

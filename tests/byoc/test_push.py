@@ -215,6 +215,21 @@ def test_what_is_no_repository_is_refused(aws, name):
         repositories.ensure(aws, name)
 
 
+def test_the_registry_says_digest_size_and_labels(aws, moto, fake):
+    repositories.ensure(aws, "mine")
+    fake.put()
+    body, _ = fake.documents["/v2/a/manifests/1"]
+    put = {"repositoryName": "mine", "imageManifest": body.decode(), "imageTag": "1"}
+    digest = aws.call("ecr", "PutImage", put)["image"]["imageId"]["imageDigest"]
+    uri = aws.image_uri("mine:1")
+    facts = image_facts.in_registry(aws, uri)
+    assert (facts.source, facts.digest, facts.compressed_bytes) == ("ECR", digest, 1234)
+    same = image_facts.in_registry(aws, f"{uri.partition(':')[0]}@{digest}")
+    assert same.digest == digest
+    assert image_facts.in_registry(aws, aws.image_uri("mine:2")).source == "nothing"
+    assert image_facts.in_registry(aws, "elsewhere/mine:1").source == "nothing"
+
+
 class FakeEngine:
     """An engine with one image."""
 
