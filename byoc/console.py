@@ -74,7 +74,7 @@ class Console:
         if self._status is None:
             from rich.console import Console as Rich  # noqa: PLC0415 - heavy
 
-            self._status = Rich(file=self._out).status(words)
+            self._status = Rich(file=self._out, markup=False).status(words)
             self._status.start()
         self._status.update(words)
 
@@ -133,7 +133,7 @@ class _Bars:
 
         self._title, self._tasks, self._lock = title, dict[str, Any](), threading.Lock()
         self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),

@@ -238,9 +238,13 @@ class Deployed:
         return iter(())
 
 
+def deployed(*states: Any) -> Any:
+    return Deployed(*states)
+
+
 def test_an_endpoint_that_fails_is_an_error_with_its_reason(monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    failing = Deployed(
+    failing = deployed(
         {"EndpointStatus": "Creating"},
         {"EndpointStatus": "Failed", "FailureReason": "did not pass the ping"},
     )
@@ -257,14 +261,14 @@ def test_an_update_that_was_taken_back_is_an_error(monkeypatch):
     updating = {"EndpointStatus": "Updating", **old}
     back = {**serving, **old, "FailureReason": "no capacity"}
     with pytest.raises(FailedError, match="no capacity; it serves as before"):
-        wait(Deployed({**serving, **old}, updating, back), "e", config="new")
-    done = wait(Deployed({**serving, **old}, updating, {**serving, **new}), "e", config="new")
+        wait(deployed({**serving, **old}, updating, back), "e", config="new")
+    done = wait(deployed({**serving, **old}, updating, {**serving, **new}), "e", config="new")
     assert done["EndpointConfigName"] == "new"
 
 
 def running(digest):
-    deployed = [{"SpecifiedImage": "r/i:latest", "ResolvedImage": f"r/i@{digest}"}]
-    return {"ProductionVariants": [{"VariantName": "a", "DeployedImages": deployed}]}
+    images = [{"SpecifiedImage": "r/i:latest", "ResolvedImage": f"r/i@{digest}"}]
+    return {"ProductionVariants": [{"VariantName": "a", "DeployedImages": images}]}
 
 
 def test_the_image_that_runs_is_compared_with_the_one_asked_for():

@@ -29,7 +29,6 @@ from byoc.errors import (
     UnreachableError,
 )
 from byoc.manifests import CONFIG, LAYER, LIST, MANIFEST, OCI, Registry, verify
-from byoc.report import SILENT
 
 USER, PASSWORD = "AWS", "not-a-secret"
 #: PASSWORD in bcrypt, the one form that the registry takes.
@@ -311,7 +310,8 @@ def test_images_that_cannot_be_pushed_are_refused_before_any_call(byoc, monkeypa
     ],
 )
 def test_what_the_engine_says_of_a_push_is_told_in_a_line(said, kind):
-    layers = pushing._Layers(SILENT, "r/a:1")
+    nobody: Any = None
+    layers = pushing._Layers(nobody, "r/a:1")
     with pytest.raises(kind, match="r/a:1"):
         layers.follow({"error": said})
 

@@ -10,6 +10,7 @@ import pytest
 from byoc import kinds
 from byoc.errors import CombinationError, CredentialsError, FailedError, SettingsError
 from byoc.jobs import wait
+from byoc.report import Silent
 
 ROLE = "arn:aws:iam::111122223333:role/sm"
 
@@ -213,14 +214,18 @@ class Job:
         return self.states.pop(0) if len(self.states) > 1 else dict(self.states[0])
 
 
-class Told:
+class Told(Silent):
+    """Keeps what is said."""
+
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line):
+    def say(self, line: str) -> None:
         self.lines.append(line)
 
-    log = waiting = say
+
+def job_of(*states: Any) -> Any:
+    return Job(*states)
 
 
 def state(status, *before: str, **more: Any):
@@ -237,8 +242,7 @@ def state(status, *before: str, **more: Any):
 def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     told = Told()
-    told.waiting = lambda _: None
-    job = Job(
+    job = job_of(
         state("InProgress", "Starting"),
         state("InProgress", "Starting", "Downloading", "Training"),
         state("InProgress", "Starting", "Downloading", "Training"),
@@ -263,4 +267,4 @@ def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
 )
 def test_a_job_that_does_not_complete_is_an_error_with_its_reason(last, words):
     with pytest.raises(FailedError, match=words):
-        wait(Job(last), kinds.TRAINING, "one", logs=False)
+        wait(job_of(last), kinds.TRAINING, "one", logs=False)
