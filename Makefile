@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 
-# Arguments of `make demo`, `make build` and `make test`.
+# Arguments of the verbs.
 DATA ?= digits
 ENGINE ?= process
 EPOCHS ?=
@@ -17,6 +17,8 @@ LANE ?= cu128
 BASE_IMAGE ?=
 TESTS ?= tests
 EXAMPLES ?= 20000
+OPTIONS ?=
+ENDPOINT ?= digits
 
 demo_options = --data '$(DATA)' --engine '$(ENGINE)' --digits '$(DIGITS)' --output '$(OUTPUT)' \
 	$(if $(EPOCHS),--epochs '$(EPOCHS)') $(if $(SEED),--seed '$(SEED)') \
@@ -44,6 +46,22 @@ demo: setup ## Train, serve and ask (DATA=digits|mnist|folder ENGINE=process|doc
 .PHONY: build
 build: setup ## Build both images (LANE=cu128|cu130 BASE_IMAGE=)
 	@$(BIN)/byoc build $(build_options)
+
+.PHONY: push
+push: setup ## Push both images to ECR and verify them; `make build push` (LANE=cu128|cu130 OPTIONS="--immutable")
+	@$(BIN)/byoc push --lane '$(LANE)' $(OPTIONS)
+
+.PHONY: train
+train: setup ## Train on SageMaker, or on `byoc local` (OPTIONS="--data training=FOLDER -p epochs=1 --wait")
+	@$(BIN)/byoc train $(OPTIONS)
+
+.PHONY: deploy
+deploy: setup ## Serve a model there (OPTIONS="--job NAME --name digits")
+	@$(BIN)/byoc deploy $(OPTIONS)
+
+.PHONY: invoke
+invoke: setup ## Ask an endpoint (ENDPOINT=digits OPTIONS="--random-digit FOLDER")
+	@$(BIN)/byoc invoke '$(ENDPOINT)' $(OPTIONS)
 
 .PHONY: test
 test: setup ## Run the whole test suite (TESTS=path); container tests need a Docker engine

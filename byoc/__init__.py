@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from byoc.deployments import Deployment as Deployment
     from byoc.deployments import Serverless as Serverless
     from byoc.deployments import Variant as Variant
+    from byoc.doctor import Finding as Finding
+    from byoc.doctor import Patient as Patient
     from byoc.doctor import examine as examine
     from byoc.endpoints import delete as delete
     from byoc.endpoints import deploy as deploy
     from byoc.endpoints import verify as verify
-    from byoc.endpoints import wait as wait_for_endpoint
+    from byoc.endpoints import wait as wait_for_endpoint  # noqa: F401 - public
     from byoc.errors import ByocError as ByocError
     from byoc.images import build as build
     from byoc.invocations import Answer as Answer
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from byoc.jobs import Training as Training
     from byoc.jobs import TrainingJob as TrainingJob
     from byoc.jobs import train as train
-    from byoc.jobs import wait as wait_for_job
+    from byoc.jobs import wait as wait_for_job  # noqa: F401 - public
     from byoc.kinds import PROCESSING as PROCESSING
     from byoc.kinds import TRAINING as TRAINING
     from byoc.kinds import TRANSFORM as TRANSFORM
@@ -63,8 +65,10 @@ _PUBLIC = {
     "Aws": ("aws", "Aws"),
     "ByocError": ("errors", "ByocError"),
     "Deployment": ("deployments", "Deployment"),
+    "Finding": ("doctor", "Finding"),
     "Logs": ("logs", "Logs"),
     "PROCESSING": ("kinds", "PROCESSING"),
+    "Patient": ("doctor", "Patient"),
     "Processing": ("processing", "Processing"),
     "Question": ("invocations", "Question"),
     "Report": ("report", "Report"),

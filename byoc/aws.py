@@ -6,6 +6,7 @@ they would have sent, and ``ask`` answers None.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -20,7 +21,7 @@ from byoc.errors import (
     SettingsError,
     UnreachableError,
 )
-from byoc.partitions import Partition, partition
+from byoc.partitions import ECR, Partition, image_uri, partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ class Aws:
         # boto3 itself reads AWS_DEFAULT_REGION alone, AWS's other programs AWS_REGION first.
         region = region or os.environ.get("AWS_REGION")
         try:
-            self._session = boto3.Session(profile_name=profile, region_name=region)
+            self._session: Any = boto3.Session(profile_name=profile, region_name=region)
             found = region or self._session.region_name
         except BotoCoreError as error:
             raise told(error, "signing in", region or "AWS") from error
@@ -143,6 +144,14 @@ class Aws:
     def where(self) -> str:
         """The endpoint, or AWS's region."""
         return self.endpoint_url or f"AWS in {self.region}"
+
+    def image_uri(self, name: str) -> str:
+        """The full name of an image; one without a registry's host is in the account's own.
+
+        Raises:
+            ByocError: The account has to be asked for, and AWS does not say.
+        """
+        return name if ECR.match(name) else image_uri(name, self.account, self.region)
 
     def call(
         self, service: str, operation: str, request: Mapping[str, Any] | None = None
@@ -257,13 +266,19 @@ class Aws:
 
     def _plan(self, service: str, operation: str, request: dict[str, Any]) -> None:
         """Write down a request, once the service's model has found nothing wrong with it."""
-        from botocore import session  # noqa: PLC0415 - heavy
         from botocore.validate import ParamValidator  # noqa: PLC0415 - heavy
 
-        model = session.get_session().get_service_model(service).operation_model(operation)
+        model = _service_model(service).operation_model(operation)
         if model.input_shape is not None:
             wrong = ParamValidator().validate(request, model.input_shape)
             if wrong.has_errors():
                 lines = "; ".join(wrong.generate_report().splitlines())
                 raise SettingsError(f"{service}:{operation} would be refused: {lines}")
         self.plan(service, operation, request)
+
+
+@functools.cache
+def _service_model(service: str) -> Any:
+    from botocore import session  # noqa: PLC0415 - heavy
+
+    return session.get_session().get_service_model(service)

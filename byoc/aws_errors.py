@@ -33,7 +33,7 @@ _BUSY = {"Throttling", "ThrottlingException", "TooManyRequestsException", "Servi
 _SIGN_IN = "sign in: aws configure, aws sso login, or set AWS_PROFILE"
 
 
-def told(error: Exception, doing: str, where: str) -> ByocError:
+def told(error: Exception, doing: str, where: str) -> ByocError:  # noqa: PLR0911 - a table
     """The error in our words.
 
     Args:
@@ -81,7 +81,7 @@ def code_of(error: Exception) -> str:
 
 def _refused(response: dict[str, Any], doing: str) -> ByocError:
     code = str(response.get("Error", {}).get("Code", ""))
-    message = str(response.get("Error", {}).get("Message", "")).strip() or "no message"
+    message = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".") or "no message"
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     for fits, make in _WORDS:
         if fits(code, message, status):

@@ -74,7 +74,7 @@ class Console:
         if self._status is None:
             from rich.console import Console as Rich  # noqa: PLC0415 - heavy
 
-            self._status = Rich(file=self._out).status(words)
+            self._status = Rich(file=self._out, markup=False).status(words)
             self._status.start()
         self._status.update(words)
 
@@ -133,7 +133,7 @@ class _Bars:
 
         self._title, self._tasks, self._lock = title, dict[str, Any](), threading.Lock()
         self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.DownloadColumn(),
             progress.TransferSpeedColumn(),
@@ -141,7 +141,7 @@ class _Bars:
             console=Rich(file=out),
         )
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> _Bars:  # noqa: PYI034 - typing.Self came with Python 3.11
         self._progress.start()
         return self
 
@@ -164,7 +164,7 @@ class _Lines:
         self._parts: dict[str, tuple[int, int]] = {}
         self._begun: dict[str, float] = {}
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _Lines:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

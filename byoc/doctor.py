@@ -124,7 +124,7 @@ def _engine(_: Patient) -> list[Finding]:
     return [Finding("engine", OK, words)]
 
 
-def _gpu(_: Patient) -> list[Finding]:
+def _gpu(__: Patient) -> list[Finding]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return [Finding("GPU", NOTE, "none here; SageMaker's instances bring their own")]
@@ -134,11 +134,11 @@ def _gpu(_: Patient) -> list[Finding]:
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
-        words = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        return [Finding("GPU", WRONG, f"nvidia-smi fails: {words[0]}", "install the driver again")]
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        return [Finding("GPU", WRONG, f"nvidia-smi fails: {said[0]}", "install the driver again")]
     name, _, driver = lines[0].partition(", ")
     branch = int(driver.split(".")[0]) if driver.split(".")[0].isdigit() else 0
-    words = f"{len(lines)} × {name}, driver {driver}"
+    words = f"{len(lines)} x {name}, driver {driver}"
     if branch < 525:
         return [
             Finding("GPU", WRONG, words, "CUDA 12 needs driver 525 or newer, CUDA 13 needs 580")
@@ -166,7 +166,9 @@ def _images(_: Patient) -> list[Finding]:
         if facts.source != "engine":
             found.append(Finding(f"image {kind}", NOTE, f"{name} is not here", "make build"))
         elif facts.architecture != "amd64":
-            words = f"{name} is for linux/{facts.architecture}: SageMaker would end it with 'exec format error'"
+            words = (
+                f"{name} is for linux/{facts.architecture}: it would end with 'exec format error'"
+            )
             found.append(Finding(f"image {kind}", WRONG, words, "make build"))
         elif facts.cuda is None:
             words = f"{name} says nothing about its CUDA"
@@ -185,10 +187,11 @@ def _credentials(patient: Patient) -> list[Finding]:
         seen, _, fix = patient.why.partition("; ")
         return [Finding("AWS", WRONG, seen, fix)]
     identity = patient.aws.call("sts", "GetCallerIdentity")
+    aws = patient.aws
     return [
-        Finding("region", OK, f"{patient.aws.region} ({patient.aws.partition.name}), {patient.aws.where}"),
+        Finding("region", OK, f"{aws.region} ({aws.partition.name}), {aws.where}"),
         Finding("credentials", OK, f"{identity['Arn']}, account {identity['Account']}"),
-    ]  # fmt: skip
+    ]
 
 
 def _role(patient: Patient) -> list[Finding]:

@@ -19,7 +19,6 @@ from byoc.errors import (
 )
 from byoc.jobs import AWS_SECONDS, LOCAL_SECONDS, tell
 from byoc.logs import Logs
-from byoc.partitions import ECR, image_uri
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from byoc.deployments import Deployment, Variant
     from byoc.image_facts import Facts
     from byoc.report import Report
+
+#: Within this an update has begun.
+UPDATE_SECONDS = 60
 
 
 @dataclass
@@ -90,7 +92,7 @@ def deploy(
         for one in deployment.variants:
             model, ami = one.model, one.ami
             if model is None:
-                image = _full_name(aws, one.image)
+                image = aws.image_uri(one.image)
                 known = _completed(aws, image, facts[one.name])
                 ami = _fits(deployment, one, known)
                 endpoint.images[one.name] = known.digest
@@ -117,31 +119,41 @@ def deploy(
     return endpoint
 
 
-def wait(aws: Aws, name: str, *, report: Report = SILENT) -> dict[str, Any]:
+def wait(
+    aws: Aws, name: str, *, config: str | None = None, report: Report = SILENT
+) -> dict[str, Any]:
     """Wait until the endpoint serves, and tell its states meanwhile.
+
+    Args:
+        aws: Where.
+        name: The endpoint's.
+        config: The configuration that it is to serve; any when None.
+        report: Is told.
 
     Returns:
         What the API says of it.
 
     Raises:
-        FailedError: It does not come up; says the reason and the last lines of its log.
+        FailedError: It does not come up, or an update was taken back; says the reason.
         ByocError: AWS refuses.
     """
-    started, seen = time.monotonic(), ""
+    started, seen = time.monotonic(), [""]
     reader = Logs(aws, kinds.ENDPOINT, name)
     while True:
         endpoint = kinds.describe(aws, kinds.ENDPOINT, name)
         status, seconds = str(endpoint["EndpointStatus"]), time.monotonic() - started
-        if status != seen:
-            seen = status
+        if status != seen[-1]:
+            seen.append(status)
             report.say(f"{status:<12} {seconds:6.1f} s")
         if status == "InService":
-            if endpoint.get("FailureReason"):  # of an update that was taken back
+            if config is None or endpoint.get("EndpointConfigName") == config:
+                return endpoint
+            # An update that has not begun yet looks like one that is over.
+            if len(seen) > 2 or seconds > UPDATE_SECONDS:
                 raise FailedError(
                     f"the update of {name} failed: {_reason(endpoint)}; it serves as before"
                 )
-            return endpoint
-        if status in kinds.ENDED:
+        elif status in kinds.ENDED:
             tell(reader, report)
             raise FailedError(
                 f"the endpoint {name} failed: {_reason(endpoint)}; its log: byoc logs {name}; take "
@@ -173,8 +185,8 @@ def verify(endpoint: Endpoint, described: dict[str, Any]) -> list[str]:
             lines.append(f"image of {name} verified: {wanted}")
         else:
             raise FailedError(
-                f"variant {name} runs {', '.join(running)}, not the requested {wanted}: the tag was "
-                "moved meanwhile; deploy again, or name the digest"
+                f"variant {name} runs {', '.join(running)}, not the requested {wanted}: the tag "
+                "was moved meanwhile; deploy again, or name the digest"
             )
     return lines
 
@@ -242,7 +254,7 @@ def composition(aws: Aws, name: str) -> list[tuple[kinds.Kind, str]]:
 
 def cuda_of(aws: Aws, one: Variant) -> hosts.Cuda | None:
     """The CUDA of a variant's image, when known."""
-    return _completed(aws, _full_name(aws, one.image), image_facts.here(one.image)).cuda
+    return _completed(aws, aws.image_uri(one.image), image_facts.here(one.image)).cuda
 
 
 def make_model(
@@ -266,7 +278,7 @@ def make_model(
     archive = _archive(aws, deployment, one, may_create, report)
     role = settings.role(aws, deployment.role)
     made = Endpoint(name, name)
-    model = _make_model(aws, deployment, made, one, _full_name(aws, one.image), archive, role)
+    model = _make_model(aws, deployment, made, one, aws.image_uri(one.image), archive, role)
     report.say(f"model     {model}")
     return model
 
@@ -422,12 +434,8 @@ def _take_back(aws: Aws, endpoint: Endpoint) -> None:
             aws.call(
                 "sagemaker", f"Delete{kinds.KINDS[kind].noun}", {kinds.KINDS[kind].member: name}
             )
-        except ByocError:
+        except ByocError:  # noqa: PERF203 - a handful
             continue
-
-
-def _full_name(aws: Aws, image: str) -> str:
-    return image if ECR.match(image) else image_uri(image, aws.account, aws.region)
 
 
 def _without_time(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which image starts on which instance: processors, GPUs and their drivers (contract section 14)."""
+"""Which image starts on which instance: processors, GPUs, drivers (contract section 14)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def family(instance_type: str) -> str:
     found = re.fullmatch(r"ml\.([a-z0-9-]+)\.([a-z0-9-]+)", instance_type)
     if not found:
         raise CombinationError(
-            f"{instance_type!r} is no instance type; expected one such as ml.m5.large or ml.g5.xlarge"
+            f"{instance_type!r} is no instance type; expected one such as ml.m5.large"
         )
     return found[1]
 
@@ -94,15 +94,15 @@ def check(instance_type: str, cuda: Cuda | None, architecture: str = "amd64") ->
     of = family(instance_type)
     if _ACCELERATOR.fullmatch(of):
         raise CombinationError(
-            f"{instance_type} has no NVIDIA GPU but an accelerator of another kind, which the image "
-            "has no libraries for; use ml.g5.xlarge or a CPU such as ml.m5.large"
+            f"{instance_type} has no NVIDIA GPU but an accelerator of another kind, which the "
+            "image has no libraries for; use ml.g5.xlarge or a CPU such as ml.m5.large"
         )
     host = "arm64" if _ARM64.fullmatch(of) else "amd64"
     if host != architecture:
         other = "ml.m5.large" if host == "arm64" else "an instance with Graviton"
         raise CombinationError(
-            f"the image is linux/{architecture} and {instance_type} runs linux/{host}: it would end "
-            f"with 'exec format error'; use {other}, or build the image for {host}"
+            f"the image is linux/{architecture} and {instance_type} runs linux/{host}: it would "
+            f"end with 'exec format error'; use {other}, or build the image for {host}"
         )
     if cuda and of in BEFORE_CUDA_13 and int(cuda.version.split(".")[0]) >= 13:
         raise CombinationError(

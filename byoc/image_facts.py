@@ -130,13 +130,16 @@ def _inspected(image: str) -> dict[str, Any] | None:
     return None
 
 
-def engine(timeout_seconds: float = 5) -> Any | None:
+def engine(timeout_seconds: int = 5) -> Any | None:
     """The Docker engine of this machine; None when none answers."""
     import docker  # noqa: PLC0415 - heavy
 
+    client = None
     try:
         client = docker.from_env(timeout=timeout_seconds)
         client.ping()
     except (docker.errors.DockerException, OSError):
+        if client is not None:
+            client.close()
         return None
     return client

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from byoc import hosts, kinds, metrics, settings, uploads, words
 from byoc.errors import FailedError, SettingsError
 from byoc.logs import Logs
-from byoc.partitions import ECR, image_uri
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -129,9 +128,7 @@ def train(
         else uploads.upload(aws, source, bucket, "data", title=f"channel {channel}", report=report)
         for channel, source in sources.items()
     }
-    image = training.image if ECR.match(training.image) else image_uri(
-        training.image, aws.account, aws.region
-    )  # fmt: skip
+    image = aws.image_uri(training.image)
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
@@ -191,17 +188,17 @@ def wait(
         ByocError: AWS refuses.
     """
     reader = Logs(aws, kind, name) if logs else None
-    started, seen = time.monotonic(), ""
+    started, seen = time.monotonic(), 0
     while True:
         job = kinds.describe(aws, kind, name)
         status = str(job[kind.status or ""])
-        state = str(job.get("SecondaryStatus", status))
         seconds = time.monotonic() - started
         if reader:
             tell(reader, report)
-        if state != seen:
-            seen = state
-            report.say(f"{state:<12} {seconds:6.1f} s{_message(job)}")
+        states = _states(job, status)
+        for state, message in states[seen:]:
+            report.say(f"{state:<12} {seconds:6.1f} s  {message}".rstrip())
+        seen, state = len(states), states[-1][0]
         if status in kinds.ENDED:
             return _ended(kind, name, job)
         report.waiting(f"{kind.words} {name}: {state}, {seconds:.0f} s")
@@ -225,14 +222,21 @@ def _ended(kind: Kind, name: str, job: dict[str, Any]) -> dict[str, Any]:
         raise FailedError(f"the {kind.words} {name} was stopped: {why}")
     reason = " ".join(str(job.get("FailureReason") or job.get("ExitMessage") or "").split())
     raise FailedError(
-        f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: byoc logs {name}"
+        f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: "
+        f"byoc logs {name}"
     )
 
 
-def _message(job: dict[str, Any]) -> str:
-    transitions = job.get("SecondaryStatusTransitions") or [{}]
-    message = str(transitions[-1].get("StatusMessage", "")).strip()
-    return f"  {message}" if message else ""
+def _states(job: dict[str, Any], status: str) -> list[tuple[str, str]]:
+    """The states that a job has been in, each with a message: training jobs keep a history."""
+    history = [
+        (str(one["Status"]), " ".join(str(one.get("StatusMessage", "")).split()))
+        for one in job.get("SecondaryStatusTransitions") or ()
+    ]
+    state = str(job.get("SecondaryStatus", status))
+    if not history or history[-1][0] != state:
+        history.append((state, ""))
+    return history
 
 
 def _stem(image: str) -> str:

@@ -109,7 +109,7 @@ def find(
     for kind in among:
         try:
             return kind, describe(aws, kind, name)
-        except NotFoundError:
+        except NotFoundError:  # noqa: PERF203 - a handful
             continue
     raise NotFoundError(
         f"there is no {' or '.join(kind.words for kind in among)} {name} in {aws.where}; "

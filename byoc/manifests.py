@@ -149,7 +149,7 @@ def _get(registry: Registry, path: str, repository: str) -> tuple[bytes, Any]:
     for attempt in (1, 2):
         try:
             return _fetch(registry, url, authorization)
-        except urllib.error.HTTPError as error:
+        except urllib.error.HTTPError as error:  # noqa: PERF203 - two turns
             with error:
                 asked = error.headers.get("WWW-Authenticate", "")
             if error.code == 401 and attempt == 1 and asked.lower().startswith("bearer "):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from byoc import hosts, settings, uploads, words
 from byoc.errors import SettingsError
 from byoc.jobs import IMAGE, INSTANCE_TYPE
-from byoc.partitions import ECR, image_uri
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -94,9 +93,7 @@ def process(
             path = Path(source).expanduser()
             uri = uploads.upload(aws, path, bucket, "data", title=f"input {key}", report=report)
         inputs.append(_input(key, uri, f"{ROOT}/input/{key}"))
-    specification: dict[str, Any] = {
-        "ImageUri": wish.image if ECR.match(wish.image) else image_uri(wish.image, aws.account, aws.region)
-    }  # fmt: skip
+    specification: dict[str, Any] = {"ImageUri": aws.image_uri(wish.image)}
     if script:
         uri = uploads.upload(aws, script, bucket, "code", title=script.name, report=report)
         inputs.append(_input("code", uri, CODE))

@@ -63,7 +63,8 @@ def ensure(aws: Aws, name: str, *, immutable: bool = False, report: Report = SIL
         mutability = found["repositories"][0].get("imageTagMutability", "MUTABLE")
         if immutable and not mutability.startswith("IMMUTABLE"):
             report.say(
-                f"repository {name} is there, and its tags may be moved; --immutable is for new ones"
+                f"repository {name} is there, and its tags may be moved; --immutable is for "
+                "new ones"
             )
         return
     try:

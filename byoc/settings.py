@@ -93,7 +93,8 @@ def role(aws: Aws, given: str | None = None) -> str:
         return given
     if given and given.startswith("arn:"):
         raise SettingsError(
-            f"{given} is no role's ARN; expected arn:{aws.partition.name}:iam::<account>:role/<name>"
+            f"{given} is no role's ARN; expected "
+            f"arn:{aws.partition.name}:iam::<account>:role/<name>"
         )
     if given:
         return f"arn:{aws.partition.name}:iam::{aws.account}:role/{given}"
@@ -125,7 +126,8 @@ def _usual_role(aws: Aws) -> str | None:
 
 
 def _roles(aws: Aws) -> list[dict[str, Any]]:
-    roles, request = [], {}
+    roles: list[dict[str, Any]] = []
+    request: dict[str, Any] = {}
     while True:
         answer = aws.call("iam", "ListRoles", request)
         roles += answer["Roles"]
@@ -162,7 +164,8 @@ def bucket(
     except NotFoundError:
         if not (aws.local or may_create(name)):
             raise SettingsError(
-                f"the bucket {name} is not there; give --bucket with one that is, or --yes to make it"
+                f"the bucket {name} is not there; give --bucket with one that is, "
+                "or --yes to make it"
             ) from None
     except RequestError as error:
         raise RequestError(

@@ -18,13 +18,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
 #: What stands above the tables, and is true of all commands.
 COMMON = ("region", "profile", "role", "bucket")

@@ -165,7 +165,8 @@ def _check(wish: Transform) -> None:
     payload = 6 if wish.payload_mb is None else wish.payload_mb
     if not 0 <= payload <= MOST_MB or payload * (wish.concurrency or 1) > MOST_MB:
         raise SettingsError(
-            f"--payload times --concurrency is {payload * (wish.concurrency or 1)} MB; at most {MOST_MB}"
+            f"--payload times --concurrency is {payload * (wish.concurrency or 1)} MB; "
+            f"at most {MOST_MB}"
         )
     if not wish.input.startswith("s3://"):
         uploads.files(Path(wish.input).expanduser())

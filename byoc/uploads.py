@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc.errors import SettingsError
@@ -14,6 +13,7 @@ from byoc.report import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from byoc.aws import Aws
     from byoc.report import Report
@@ -35,6 +35,13 @@ def files(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     if not found:
         raise SettingsError(f"{folder} holds no file")
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # noqa: PERF203 - costs nothing
+            raise SettingsError(
+                f"the name of {str(path)!r} is not UTF-8, which S3 does not take; rename it"
+            ) from None
     return found
 
 
@@ -60,6 +67,7 @@ def upload(
     """
     paths = files(source)
     root = source if source.is_dir() else source.parent
+    report.waiting(f"{title}: reading {len(paths)} files")
     try:
         sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
         digest = _digest(root, [*sizes])
@@ -68,9 +76,9 @@ def upload(
     prefix = f"{PREFIX}/{kind}/{digest}/"
     address = f"s3://{bucket}/{prefix}" + ("" if source.is_dir() else source.name)
     if aws.dry_run:
-        for name in sizes:
+        for name, size in sizes.items():
             request = {"Bucket": bucket, "Key": prefix + name}
-            aws.plan("s3", "PutObject", request, file=str(root / name), bytes=sizes[name])
+            aws.plan("s3", "PutObject", request, file=str(root / name), bytes=size)
         return address
     there = _there(aws, bucket, prefix)
     missing = [name for name, size in sizes.items() if there.get(prefix + name) != size]
@@ -105,6 +113,8 @@ def _send(  # noqa: PLR0913 - what is sent, where to, and who is told
         def send(name: str) -> None:
             try:
                 client.upload_file(str(root / name), bucket, prefix + name, Callback=sent)
+            except OSError as error:
+                raise SettingsError(f"cannot read {root / name}: {error.strerror}") from error
             except Exception as error:
                 raise aws.told(error, "s3:PutObject") from error
 

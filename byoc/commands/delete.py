@@ -54,7 +54,7 @@ def command(
                 if not call.dry_run:
                     call.console.say(f"deleted {of.words} {name}")
                 gone.append({"kind": kind, "name": name})
-        except NotFoundError:
+        except NotFoundError:  # noqa: PERF203 - a handful
             if not missing_ok:
                 raise
     if call.console.machine and not call.dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import deployments, endpoints, words
-from byoc.commands.options import INTERRUPTED, aws_command, merged, toml_argument
+from byoc.commands.options import INTERRUPTED, aws_command, instance_types, merged, toml_argument
 from byoc.commands.train import _texts
 from byoc.errors import SettingsError
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     help="A full name, or one in this account's registry.",
 )
 @click.option(
-    "--instance-type", "-t", default=deployments.INSTANCE_TYPE, show_default=True, metavar="TYPE"
+    "--instance-type",
+    "-t",
+    default=deployments.INSTANCE_TYPE,
+    show_default=True,
+    metavar="TYPE",
+    shell_complete=instance_types,
 )
 @click.option("--instance-count", "-n", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
@@ -132,7 +137,9 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     described: dict[str, Any] = {"EndpointName": endpoint.name}
     if wait:
         try:
-            described = endpoints.wait(call.aws, endpoint.name, report=console)
+            described = endpoints.wait(
+                call.aws, endpoint.name, config=endpoint.config, report=console
+            )
         except KeyboardInterrupt:
             console.say(f"\nthe endpoint is still being made: byoc describe {endpoint.name}; take "
                         f"it away: byoc delete {endpoint.name}")  # fmt: skip

@@ -13,6 +13,8 @@ from byoc.commands.options import INTERRUPTED, aws_command
 from byoc.logs import Logs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from byoc.commands.options import Call
     from byoc.logs import Line
 
@@ -53,8 +55,8 @@ def _ended(kind: kinds.Kind, described: dict[str, object]) -> bool:
     return described.get(kind.status or "") in kinds.ENDED
 
 
-def _print(call: Call, reader: Logs, lines: object) -> None:
-    for line in lines:  # type: ignore[attr-defined]
+def _print(call: Call, reader: Logs, lines: Iterable[Line]) -> None:
+    for line in lines:
         _print_one(call, reader, line)
 
 

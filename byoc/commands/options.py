@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,9 +19,10 @@ from byoc.settings import connect
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Function = Callable[..., None]
+
 #: Keeps the line breaks of a help text's examples; click takes the character out.
 AS_IS = "\b"
-Command = TypeVar("Command", bound="Callable[..., Any]")
 #: As a shell reports a program that Ctrl-C has ended.
 INTERRUPTED = 130
 
@@ -48,9 +50,7 @@ class Call:
         """Ask, on a terminal; elsewhere nobody can agree but by ``--yes``."""
         if self.yes or self.dry_run:
             return True
-        if not (
-            click.get_text_stream("stdin").isatty() and click.get_text_stream("stderr").isatty()
-        ):
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
         self.console.close()
         return click.confirm(question, err=True)
@@ -60,7 +60,7 @@ class Call:
         return self.agreed(f"The bucket {bucket} is not there. Make it?")
 
 
-def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Command], Command]:
+def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Function], Function]:
     """Give a command its `Call` and the options that make it.
 
     Args:
@@ -68,7 +68,7 @@ def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Command
         dry_run: Whether it can print its requests in place of sending them.
     """
 
-    def decorate(function: Command) -> Command:
+    def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def run(
             *,
@@ -110,14 +110,14 @@ def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Command
         decorated: Any = run
         for option in reversed(options):
             decorated = option(decorated)
-        return cast("Command", decorated)
+        return cast("Function", decorated)
 
     return decorate
 
 
 def toml_argument(
     table: str, maps: Sequence[str] = (), paths: Sequence[str] = ()
-) -> Callable[[Command], Command]:
+) -> Callable[[Function], Function]:
     """An argument ``[FILE]``: a TOML file whose table stands for options that are not given.
 
     Args:
@@ -179,3 +179,14 @@ def _from(file: Path, value: Any) -> Any:
     if not isinstance(value, str) or value.startswith(("s3://", "/", "~")):
         return value
     return str(file.parent / value)
+
+
+def instance_types(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """SageMaker's instance types, for the shell's completion."""
+    from botocore import session  # noqa: PLC0415 - heavy
+
+    model = session.get_session().get_service_model("sagemaker")
+    found: set[str] = set()
+    for shape in ("TrainingInstanceType", "ProductionVariantInstanceType"):
+        found |= {*model.shape_for(shape).metadata["enum"]}
+    return sorted(one for one in found if one.startswith(incomplete))

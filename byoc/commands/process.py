@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import jobs, kinds, processing, words
-from byoc.commands.options import aws_command
+from byoc.commands.options import aws_command, instance_types
 from byoc.commands.waiting import finish
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call
 
 
-@click.command("process", context_settings={"ignore_unknown_options": True})
+# What stands behind SCRIPT is the program's, whatever it looks like.
+@click.command("process", context_settings={"allow_interspersed_args": False})
 @click.argument("script", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 @click.option("--name", metavar="NAME", help="Of the job. Default: one that is not taken.")
 @click.option("--image", default=jobs.IMAGE, show_default=True, metavar="IMAGE")
 @click.option(
-    "--instance-type", "-t", default=jobs.INSTANCE_TYPE, show_default=True, metavar="TYPE"
+    "--instance-type",
+    "-t",
+    default=jobs.INSTANCE_TYPE,
+    show_default=True,
+    metavar="TYPE",
+    shell_complete=instance_types,
 )
 @click.option("--instance-count", "-n", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
@@ -49,9 +55,12 @@ if TYPE_CHECKING:
 @click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
 @click.option("--wait", "-w", is_flag=True, help="Wait for the end.")
 @aws_command(yes=True)
-def command(
+def command(  # noqa: PLR0913 - a command has as many arguments as options
     call: Call,
     *,
+    script: str | None,
+    arguments: tuple[str, ...],
+    entrypoint: str | None,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     max_time: str,
@@ -61,11 +70,18 @@ def command(
 ) -> None:
     """Run SCRIPT, a Python program, with ARGUMENTS in the training image, or any other.
 
+    Options stand before SCRIPT; what stands behind it is for the program.
+
     \b
-      byoc process prepare.py --size 28 --input raw=photos --output data --wait
+      byoc process --input raw=photos --output data --wait prepare.py --size 28
       byoc process --entrypoint "python3 -m tool" --image my-image:1.0
     """  # noqa: D301 - click's mark
+    if entrypoint and script:  # the words are the command's
+        script, arguments = None, (script, *arguments)
     wish = processing.Processing(
+        script=script,
+        arguments=arguments,
+        entrypoint=entrypoint,
         inputs=words.pairs(inputs, "input", "raw=photos"),
         outputs={name: uri for name, _, uri in (one.partition("=") for one in outputs)},
         max_seconds=words.seconds(max_time),

@@ -61,13 +61,8 @@ def command(
     """  # noqa: D301 - click's mark
     if repository and len(images) != 1:
         raise SettingsError("--repository goes with one IMAGE")
-    # A tag latest that may not be moved is given once, and never again.
     wanted = [(image, [*tags]) for image in images] or [
-        (
-            image,
-            [*tags] or [one for one in pushing.tags_of(image) if not (immutable and one == latest)],
-        )
-        for image, latest in ((name, name.partition(":")[2]) for name in _both(lane))
+        (image, [*tags] or _usual_tags(image, immutable=immutable)) for image in _both(lane)
     ]
     pushed: list[pushing.Pushed] = []
     for image, chosen in wanted:
@@ -86,3 +81,13 @@ def command(
 
 def _both(lane: str) -> list[str]:
     return [names_of(kind, lane, "latest")[1] for kind in KINDS]
+
+
+def _usual_tags(image: str, *, immutable: bool) -> list[str]:
+    """The tags that the engine has; a tag that moves on with each build only where it may."""
+    found = pushing.tags_of(image)
+    kept = [tag for tag in found if not (immutable and tag == image.partition(":")[2])]
+    if not kept:
+        raise SettingsError(f"{image} has no other tag, and an immutable one is not to be moved; "
+                            "give --tag")  # fmt: skip
+    return kept

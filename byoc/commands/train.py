@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import jobs, kinds, words
-from byoc.commands.options import aws_command, merged, toml_argument
+from byoc.commands.options import aws_command, instance_types, merged, toml_argument
 from byoc.commands.waiting import finish, wait_for
 from byoc.metrics import EXAMPLE_METRICS
 
@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 @click.option("--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found.")
 @click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
 @click.option(
-    "--instance-type", "-t", default=jobs.INSTANCE_TYPE, show_default=True, metavar="TYPE"
+    "--instance-type",
+    "-t",
+    default=jobs.INSTANCE_TYPE,
+    show_default=True,
+    metavar="TYPE",
+    shell_complete=instance_types,
 )
 @click.option("--instance-count", "-n", type=click.IntRange(1), default=1, show_default=True)
 @click.option(

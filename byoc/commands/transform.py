@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import deployments, kinds, transforms, words
-from byoc.commands.options import aws_command
+from byoc.commands.options import aws_command, instance_types
 from byoc.commands.waiting import finish
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 )
 @click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Requests at a time.")
 @click.option(
-    "--instance-type", "-t", default=deployments.INSTANCE_TYPE, show_default=True, metavar="TYPE"
+    "--instance-type",
+    "-t",
+    default=deployments.INSTANCE_TYPE,
+    show_default=True,
+    metavar="TYPE",
+    shell_complete=instance_types,
 )
 @click.option("--instance-count", "-n", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE")

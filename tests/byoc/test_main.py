@@ -58,6 +58,20 @@ def test_each_command_explains_itself(name: str) -> None:
     assert done.stdout.startswith(f"Usage: byoc {name}")
 
 
+@pytest.mark.parametrize(
+    ("words", "number", "offered"),
+    [
+        ("byoc tr", 1, "train"),
+        ("byoc train --inst", 2, "--instance-type"),
+        ("byoc list ", 2, "endpoints"),
+        ("byoc train -t ml.g5", 3, "ml.g5.12xlarge"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(words, number, offered):
+    done = byoc(_BYOC_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
+    assert f"plain,{offered}" in done.stdout.splitlines()
+
+
 def test_unknown_command_is_a_usage_error() -> None:
     done = byoc("bild")
     assert done.returncode == 2

@@ -1,0 +1,155 @@
+"""The way out: errors of AWS as one line each, dry runs, pages; and the library's public names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from botocore import exceptions as boto
+from botocore.exceptions import ClientError
+
+import byoc as package
+from byoc import errors
+from byoc.aws import Aws
+from byoc.aws_errors import told
+
+
+def refused(code, message="no", status=400, **more: Any):
+    response = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+        **more,
+    }
+    return ClientError(response, "X")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (boto.NoCredentialsError(), errors.CredentialsError, "aws configure"),
+        (boto.ProfileNotFound(profile="p"), errors.CredentialsError, "list-profiles"),
+        (boto.UnauthorizedSSOTokenError(), errors.CredentialsError, "has ended"),
+        (refused("ExpiredToken"), errors.CredentialsError, "have expired"),
+        (refused("UnrecognizedClientException"), errors.CredentialsError, "does not know"),
+        (refused("AccessDeniedException"), errors.CredentialsError, "is not allowed: no"),
+        (
+            boto.EndpointConnectionError(endpoint_url="u"),
+            errors.UnreachableError,
+            "no answer from W",
+        ),
+        (boto.ConnectTimeoutError(endpoint_url="u"), errors.UnreachableError, "AWS_ENDPOINT_URL"),
+        (boto.SSLError(endpoint_url="u", error="bad"), errors.UnreachableError, "no answer"),
+        (boto.ParamValidationError(report="Missing a\nb"), errors.SettingsError, "Missing a; b"),
+        (
+            refused("ValidationException", 'Could not find model "x".'),
+            errors.NotFoundError,
+            "byoc list",
+        ),
+        (refused("ValidationException", "1 validation error"), errors.RequestError, "was refused"),
+        (refused("404", "Not Found", 404), errors.NotFoundError, "404"),
+        (refused("ResourceInUse"), errors.RequestError, "another --name"),
+        (refused("ResourceLimitExceeded"), errors.RequestError, "Service Quotas"),
+        (refused("ThrottlingException"), errors.RequestError, "try again"),
+        (refused("ModelNotReadyException"), errors.InvocationError, "not ready yet"),
+        (
+            refused("InternalFailure", "Service does not exist", 500),
+            errors.RequestError,
+            "was refused",
+        ),
+    ],
+)
+def test_errors_are_one_line_with_a_hint_and_an_exit_code(error, kind, words):
+    said = told(error, "s:Op", "W")
+    assert type(said) is kind
+    assert words in str(said)
+    assert "\n" not in str(said)
+
+
+def test_a_model_s_error_shows_its_own_sentence_and_where_its_log_is():
+    body = '{"error": {"code": "bad_body", "message": "the body is no JSON", "request_id": "1"}}'
+    arn = "arn:aws:logs:r:1:log-group:/aws/sagemaker/Endpoints/digits:log-stream:x"
+    error = refused("ModelError", "x", 424, OriginalStatusCode=400, OriginalMessage=body,
+                    LogStreamArn=arn)  # fmt: skip
+    said = told(error, "s:Op", "W")
+    assert type(said) is errors.InvocationError
+    assert str(said) == "the model answered 400: the body is no JSON; its log: byoc logs digits"
+
+
+def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert byoc("list").code == errors.CredentialsError.exit_code
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    done = byoc("list", "models")
+    assert done.code == errors.UnreachableError.exit_code
+    assert "http://127.0.0.1:1" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_fault_of_ours_is_one_line_too(byoc, monkeypatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("oh\nno")
+
+    monkeypatch.setattr("byoc.commands.options.connect", fail)
+    done = byoc("list")
+    assert done.code == 70
+    assert (
+        done.err == "byoc: a fault of byoc's own: RuntimeError: oh no; BYOC_DEBUG=1 shows where\n"
+    )
+
+
+def test_a_dry_run_sends_nothing_and_refuses_what_the_api_does_not_know(monkeypatch):
+    aws = Aws("eu-central-1", endpoint_url="http://127.0.0.1:1", dry_run=True)
+    assert aws.ask("sagemaker", "DescribeModel", {"ModelName": "m"}) is None
+    assert aws.account == "123456789012"
+    assert aws.planned == [
+        {"service": "sagemaker", "operation": "DescribeModel", "request": {"ModelName": "m"}}
+    ]
+    with pytest.raises(errors.SettingsError, match="ModelNaem"):
+        aws.call("sagemaker", "DescribeModel", {"ModelNaem": "m"})
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "111122223333")
+    assert Aws("eu-central-1", dry_run=True).account == "111122223333"
+
+
+def test_lists_are_read_to_their_end(aws):
+    for number in range(25):
+        aws.call(
+            "sagemaker",
+            "CreateModel",
+            {
+                "ModelName": f"m{number:02}",
+                "ExecutionRoleArn": "arn:aws:iam::123456789012:role/x",
+                "PrimaryContainer": {"Image": "i"},
+            },
+        )
+    names = [one["ModelName"] for one in aws.pages("sagemaker", "ListModels", "Models")]
+    assert sorted(names) == [f"m{number:02}" for number in range(25)]
+    some = [*aws.pages("sagemaker", "ListModels", "Models", {"MaxResults": 4}, most=6)]
+    assert len(some) == 6
+
+
+def test_every_public_name_is_there_and_none_is_loaded_before_it_is_used():
+    for name in package._PUBLIC:
+        assert getattr(package, name).__doc__, name
+    with pytest.raises(AttributeError):
+        _ = package.nonsense
+    program = "import byoc, sys; print([m for m in sys.modules if m.startswith('byoc.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_public_functions_are_not_their_modules():
+    program = """
+import byoc.commands.invoke, byoc.commands.push, byoc.commands.train, byoc.commands.transform
+from byoc import invoke, process, push, stream, train, transform
+print([callable(one) for one in (invoke, process, push, stream, train, transform)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{[True] * 6}\n"
