@@ -119,7 +119,7 @@ class Job:
         window = -(-concurrency // at_once)
         with ThreadPoolExecutor(at_once, "transform-object") as pool:
             waiting = {pool.submit(self._one, objects, item, window) for item in items}
-            reasons = []
+            reasons: list[str] = []
             while waiting:
                 done, waiting = wait(waiting, _LOOK_SECONDS)
                 reasons += [reason for one in done if (reason := one.result()) is not None]
