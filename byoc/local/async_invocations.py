@@ -207,8 +207,8 @@ def _at_once(fleet: Fleet) -> int:
     """Requests that the endpoint is asked at the same time."""
     client = (fleet.asynchronous or {}).get("ClientConfig", {})
     each = client.get("MaxConcurrentInvocationsPerInstance", 4)
-    containers = sum(len(variant.containers) for variant in fleet.variants)
-    return max(1, min(each * containers, MOST_AT_ONCE))
+    instances = sum(len(variant.instances) for variant in fleet.variants)
+    return max(1, min(each * instances, MOST_AT_ONCE))
 
 
 def _put(client: Any, uri: str, content: bytes, kind: str) -> None:

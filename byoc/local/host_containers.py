@@ -65,6 +65,7 @@ class ContainerCluster:
         self._containers: list[Any] = []
         self._relay: Relay | None = None
         self._network: Any = None
+        self._client: Any = None
         try:
             self._client = docker.from_env()
             self._network = self._client.networks.create(
@@ -104,7 +105,7 @@ class ContainerCluster:
         try:
             container = self._client.containers.create(
                 self._image,
-                [*host.arguments],
+                [*host.arguments] or None,
                 name=f"byoc-{self._job}-{host.name}-{uuid.uuid4().hex[:8]}",
                 environment={**home, **host.environment},
                 volumes=volumes,
@@ -129,6 +130,8 @@ class ContainerCluster:
                 self._network.remove()
         if self._relay is not None:
             self._relay.close()
+        if self._client is not None:
+            self._client.close()
 
     def _address(self, url: str) -> str:
         """Where a container finds this endpoint."""

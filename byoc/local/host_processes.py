@@ -139,8 +139,12 @@ class ProcessCluster:
 
     def _namespaced(self, host: Host, command: list[str]) -> list[str]:
         names = host.root.parent / f"{host.name}.hosts"
-        lines = ["127.0.0.1 localhost", *(f"{self._table[name]} {name}" for name in self.names)]
-        names.write_text("\n".join(lines) + "\n")
+        try:
+            known = Path("/etc/hosts").read_text("utf-8", "replace")
+        except OSError:
+            known = "127.0.0.1 localhost\n"
+        lines = [f"{self._table[name]} {name}\n" for name in self.names]
+        names.write_text("".join([known.rstrip("\n"), "\n", *lines]))
         mounts = [str(host.root), "/opt/ml", "rw", str(names), "/etc/hosts", "ro"]
         for bind in host.binds:
             self._target(host, bind)

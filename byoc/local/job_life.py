@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from byoc.local.journal import Journal
     from byoc.local.shelf import Shelf
     from byoc.local.store import Document
+
+
+#: Between two attempts to keep a job's end on a full disk.
+ROOM_SECONDS = 1.0
 
 
 class JobError(Exception):
@@ -72,11 +77,27 @@ class JobLife(ABC):
             # Whoever sees the end of the job sees all of its log.
             for log in self._logs.values():
                 log.close()
-            self.shelf.update(self.job.name, finish)
+            try:
+                self.shelf.update(self.job.name, finish)
+            except sqlite3.Error:  # the disk is full
+                self._finish_when_there_is_room(finish)
         finally:
             if self._cluster is not None:
                 self._cluster.close()
             job_output.remove(self.folder)
+
+    def _finish_when_there_is_room(self, finish: Callable[[Document], None]) -> None:
+        """The job's own files may be what fills the disk; else somebody has to make room."""
+        job_output.remove(self.folder)
+        while not self.job.shut_down:
+            try:
+                self.shelf.update(self.job.name, finish)
+            except sqlite3.Error as error:
+                self.tools.log(f"the end of {self.job.name} cannot be kept yet: {error}")
+            else:
+                return
+            with self.job.bell:
+                self.job.bell.wait_for(lambda: self.job.shut_down, ROOM_SECONDS)
 
     @property
     def cluster(self) -> Cluster:

@@ -88,7 +88,7 @@ class Feeder:
 
     def _content(self) -> Iterable[bytes]:
         for part in self._parts:
-            chunks = [part] if isinstance(part, bytes) else s3.stream(*part)
+            chunks: Iterable[bytes] = [part] if isinstance(part, bytes) else s3.stream(*part)
             if self._unpack:
                 chunks = _unpacked(chunks)
             if self._wrap:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from byoc.local import channels, job_output, s3
-from byoc.local import processing_status as status
+from byoc.local import processing_status as states
 from byoc.local.hosts import Host
 from byoc.local.job_life import JobError, JobLife, reached, reason
 from byoc.local.mirror import Mirror
@@ -30,7 +30,7 @@ _ML = "/opt/ml/"
 class ProcessingRun(JobLife):
     """The life of one processing job."""
 
-    group, status = LOG_GROUP, status
+    group, status = LOG_GROUP, states
 
     def __init__(self, tools: Tools, shelf: Shelf, job: Job, folder: Path) -> None:
         super().__init__(tools, shelf, job, folder)
@@ -38,7 +38,7 @@ class ProcessingRun(JobLife):
 
     def run(self) -> Callable[[Document], None]:
         """From the image to the outputs."""
-        document = self.shelf.update(self.job.name, status.prepare)
+        document = self.shelf.update(self.job.name, states.prepare)
         self._request = {key: document[key] for key in document["_request"]}
         self._arn = document["ProcessingJobArn"]
         self._client = self.tools.clients("s3")
@@ -143,8 +143,8 @@ class ProcessingRun(JobLife):
                 self._upload()
         except s3.S3Error as error:
             raise JobError(f"ClientError: Artifact upload failed:{error}") from error
-        ends = {"stopped": status.stop, "time": status.exceed}
-        return ends.get(outcome.why, status.complete)
+        ends = {"stopped": states.stop, "time": states.exceed}
+        return ends.get(outcome.why, states.complete)
 
     def _upload(self) -> None:
         for target in self._targets("EndOfJob"):

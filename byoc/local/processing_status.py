@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from byoc.local.store import Document
 
-RUNNING = ("InProgress", "Stopping")
+RUNNING: tuple[str, ...] = ("InProgress", "Stopping")
 OVER_TIME = "Processing job runtime exceeded MaxRuntimeInSeconds provided"
 
 

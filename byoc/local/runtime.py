@@ -10,8 +10,8 @@ from byoc.local import event_stream, service_model, validation
 from byoc.local.application import read
 from byoc.local.arns import ACCOUNT
 from byoc.local.faults import AwsError
-from byoc.local.hosting.connections import ExchangeError, LateError
 from byoc.local.hosting.invoke import Invocation, refused
+from byoc.local.hosting.wire import ExchangeError, LateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,8 +64,8 @@ class SageMakerRuntime:
                 "UnknownOperationException", "No such operation of SageMaker Runtime.", 404
             )
         members = _members(environ, operation)
-        if "InferenceComponentName" in members or "TargetContainerHostname" in members:
-            raise refused("Inference components and multi-container endpoints are not run locally.")
+        if "InferenceComponentName" in members:
+            raise refused("Inference components are not run locally.")
         if operation == "InvokeEndpointAsync":
             return self._invoke_async(name, members, environ, start_response, request_id)
         live = self._endpoints.live(name)

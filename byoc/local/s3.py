@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,10 +138,18 @@ def fetch(client: Any, items: Iterable[Item], folder: Path, cancelled: Callable[
         S3Error: An object is missing, its name leads out of the folder, or the disk is full.
     """
     root = folder.resolve()
+    failed = threading.Event()
 
     def one(item: Item) -> None:
-        if cancelled():
+        if failed.is_set() or cancelled():
             return
+        try:
+            bring(item)
+        except BaseException:
+            failed.set()  # what has not begun does not
+            raise
+
+    def bring(item: Item) -> None:
         path = (root / item.name).resolve()
         if not path.is_relative_to(root):
             raise S3Error(f"the key {item.key} would lie outside of its folder")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: An invocation holds a thread for as long as its model takes.
 THREADS = 256
+#: Clients that come at once, before the first of them is looked at; cheroot's 5 drop the others.
+CONNECTIONS_WAITING = 1024
 END_SECONDS = 5.0
 HOST = "127.0.0.1"
 
@@ -42,7 +44,13 @@ class Server:
         self._home, self._region = home, region
         self._claim = home.claim()
         self._log_lock = threading.Lock()
-        self._http = wsgi.Server((HOST, port), None, numthreads=THREADS, server_name="byoc-local")
+        self._http = wsgi.Server(
+            (HOST, port),
+            None,
+            numthreads=THREADS,
+            server_name="byoc-local",
+            request_queue_size=CONNECTIONS_WAITING,
+        )
         self._http.error_log = self._log_http  # type: ignore[method-assign]
         self._http.shutdown_timeout = 1
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.errors import PackagingError
 from byoc.local import channels, job_output, s3, training_files
-from byoc.local import training_status as status
+from byoc.local import training_status as states
 from byoc.local.hosts import Bind, Host
 from byoc.local.job_life import JobError, JobLife, reached, reason
 from byoc.local.mirror import Mirror
@@ -31,7 +31,7 @@ _ML = "/opt/ml/"
 class TrainingRun(JobLife):
     """The life of one training job."""
 
-    group, status = LOG_GROUP, status
+    group, status = LOG_GROUP, states
 
     def __init__(self, tools: Tools, shelf: Shelf, job: Job, folder: Path) -> None:
         super().__init__(tools, shelf, job, folder)
@@ -40,7 +40,7 @@ class TrainingRun(JobLife):
 
     def run(self) -> Callable[[Document], None]:
         """From the image to the archives."""
-        document = self.shelf.update(self.job.name, status.prepare)
+        document = self.shelf.update(self.job.name, states.prepare)
         self._request = _request(document)
         self._arn = document["TrainingJobArn"]
         self._client = self.tools.clients("s3")
@@ -69,7 +69,7 @@ class TrainingRun(JobLife):
         self._to("Training", "Training image download completed. Training in progress.")
         for feeder in self._feeders:
             feeder.start()
-        condition = {**status.DEFAULT_CONDITION, **document["StoppingCondition"]}
+        condition = {**states.DEFAULT_CONDITION, **document["StoppingCondition"]}
         seconds = condition["MaxRuntimeInSeconds"]
         return self._finish(self.start(hosts, seconds, self._metrics.read, self._stopping))
 
@@ -179,8 +179,8 @@ class TrainingRun(JobLife):
             raise JobError(f"ClientError: Artifact upload failed:{error}") from error
         except OSError as error:
             raise JobError(f"ClientError: Artifact upload failed:{error.strerror}") from error
-        ends = {"stopped": status.stop, "time": status.exceed}
-        return ends.get(outcome.why, status.complete)
+        ends = {"stopped": states.stop, "time": states.exceed}
+        return ends.get(outcome.why, states.complete)
 
     def _text(self, host: str) -> str:
         """What a host gives as its reason; a pipe that broke is one too."""
@@ -213,7 +213,7 @@ class TrainingRun(JobLife):
 
     def _to(self, secondary: str, message: str, **members: Any) -> None:
         def change(document: dict[str, Any]) -> None:
-            status.to(document, secondary, message)
+            states.to(document, secondary, message)
             document.update(members)
 
         self.shelf.update(self.job.name, change)

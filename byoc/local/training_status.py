@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Of a request that sets no limit (contract section 1.2).
 DEFAULT_CONDITION = {"MaxRuntimeInSeconds": 24 * 3600}
-RUNNING = ("InProgress", "Stopping")
+RUNNING: tuple[str, ...] = ("InProgress", "Stopping")
 
 
 def new(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from byoc.local import exports
 from byoc.local.faults import AwsError, invalid, limit_exceeded
-from byoc.local.hosting import leftovers, model_data
+from byoc.local.hosting import model_data
 from byoc.local.hosting.plans import container_of
 from byoc.local.kinds import MODEL, TRANSFORM_JOB
 from byoc.local.shelf import Shelf
@@ -84,13 +83,7 @@ class TransformJobs:
             raise limit_exceeded(f"{MOST_JOBS} transform jobs wait or run; stop some, or wait.")
         document = self._shelf.create(request, TransformJobStatus="InProgress")
         name = request["TransformJobName"]
-        job = Job(
-            document,
-            container,
-            self._folder / name,
-            exports.variables(self._context.url, self._context.region),
-            self._runner,
-        )
+        job = Job(document, container, self._folder / name, self._context, self._runner)
         ticket = self._queue.enter()
         thread = threading.Thread(
             target=self._run, args=(name, job, ticket), name=f"transform-{name}", daemon=True
@@ -131,7 +124,6 @@ class TransformJobs:
 
     def recover(self) -> None:
         """What ran when an earlier process ended has failed."""
-        leftovers.end(self._folder)
         model_data.remove(self._folder)
         for document in self._shelf.all():
             name, status = document["TransformJobName"], document["TransformJobStatus"]

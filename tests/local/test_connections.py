@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from byoc.local.hosting.connections import (
-    Connections,
-    ExchangeError,
-    LateError,
-    UnreachableError,
-)
+from byoc.local.hosting.connections import Connections
+from byoc.local.hosting.wire import ExchangeError, LateError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.local.conftest import eventually
-from tests.local.hosted import Hosted, archive, files, kill, processes
+from tests.local.conftest import ROLE, eventually
+from tests.local.hosted import IMAGE, Hosted, archive, files, kill, processes
 
 if TYPE_CHECKING:
     from tests.local.conftest import Endpoint
@@ -138,15 +141,15 @@ def test_what_is_wrong_with_a_request_is_told_before_anything_starts(hosted):
         told = hosted.error(getattr(hosted.sagemaker, call), EndpointName="none")
         assert told["Message"].startswith("Could not find endpoint ")
     hosted.sagemaker.create_model(
-        ModelName="pipeline",
-        Containers=[{"Image": "a"}, {"Image": "b"}],
-        ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/r",
+        ModelName="package",
+        PrimaryContainer={"ModelPackageName": "package"},
+        ExecutionRoleArn=ROLE,
     )
-    hosted.config("pipeline", "pipeline")
+    hosted.config("package", "package")
     told = hosted.error(
-        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="pipeline"
+        hosted.sagemaker.create_endpoint, EndpointName="x", EndpointConfigName="package"
     )
-    assert "has 2 containers" in told["Message"]
+    assert "has no Image" in told["Message"]
 
 
 def test_weights_send_requests_to_variants_and_a_target_variant_overrules_them(hosted, pair):
@@ -187,34 +190,39 @@ def test_a_killed_container_is_started_again_and_the_endpoint_stays_in_service(h
             return False
 
     eventually(again, 60)
-    assert "the container serves again" in eventually(
-        lambda: hosted.log_lines(f"/aws/sagemaker/Endpoints/{pair}")
-    )
+    group = f"/aws/sagemaker/Endpoints/{pair}"
+    eventually(lambda: "the container serves again" in hosted.log_lines(group))
 
 
 def test_two_hundred_concurrent_invocations_during_an_update_lose_none(hosted):
-    root = None
     hosted.create("updated", "one")
     root = hosted.ask("updated")["root"]
     seen: Counter[str] = Counter()
     lost: list[str] = []
     lock, done = threading.Lock(), threading.Event()
-    clients = [hosted.server.client("sagemaker-runtime") for _ in range(4)]
+    address = hosted.server.url.removeprefix("http://")
 
-    def load(number: int) -> None:
-        runtime = clients[number % len(clients)]
+    def load(_: int) -> None:
+        connection = http.client.HTTPConnection(address, timeout=60)
         while not done.is_set():
             try:
-                answer = runtime.invoke_endpoint(
-                    EndpointName="updated", Body=b"{}", ContentType="application/json"
+                connection.request(
+                    "POST",
+                    "/endpoints/updated/invocations",
+                    b"{}",
+                    {"Content-Type": "application/json"},
                 )
-                word = "two" if b'"two"' in answer["Body"].read() else "one"
-            except Exception as error:  # noqa: BLE001 - every one is a lost request
+                answer = connection.getresponse()
+                body = answer.read()
+                assert answer.status == 200, (answer.status, body)
+                word = json.loads(body)["version"]
+            except (OSError, http.client.HTTPException, AssertionError) as error:
                 with lock:
                     lost.append(repr(error))
             else:
                 with lock:
                     seen[word] += 1
+        connection.close()
 
     with ThreadPoolExecutor(200) as pool:
         running = [pool.submit(load, number) for number in range(200)]
@@ -268,8 +276,6 @@ def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
     answer = hosted.ask("files")
     assert answer["version"] == "files"
     assert answer["mode"] == "0o40555"
-    import os
-
     cores = len(os.sched_getaffinity(0))
     for wanted in (2, 1):
         hosted.sagemaker.update_endpoint_weights_and_capacities(
@@ -280,6 +286,40 @@ def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
         assert variant["DesiredInstanceCount"] == wanted
         assert variant["CurrentInstanceCount"] == min(wanted, cores)
         assert hosted.ask("files")["version"] == "files"
+
+
+@pytest.mark.parametrize("mode", ["Serial", "Direct"])
+def test_a_pipeline_hands_answers_on_and_direct_containers_are_chosen(hosted, mode):
+    hosted.sagemaker.create_model(
+        ModelName=mode,
+        Containers=[
+            {
+                "Image": IMAGE,
+                "ContainerHostname": name,
+                "ModelDataUrl": f"s3://models/{name}/model.tar.gz",
+            }
+            for name in ("one", "two")
+        ],
+        InferenceExecutionConfig={"Mode": mode},
+        ExecutionRoleArn=ROLE,
+    )
+    hosted.config(mode, mode)
+    description = hosted.create(mode, mode)
+    assert len(description["ProductionVariants"][0]["DeployedImages"]) == 2
+    if mode == "Serial":
+        answer = hosted.ask(mode)
+        assert answer["version"] == "two"
+        assert int(answer["headers"]["content-length"]) > 100  # the first one's answer
+        told = hosted.error(hosted.ask, mode, {"status": 400, "words": "first"})
+        assert "first" in told["OriginalMessage"]
+        told = hosted.error(hosted.ask, mode, TargetContainerHostname="one")
+        assert told["Code"] == "ValidationError"
+    else:
+        for name in ("one", "two"):
+            assert hosted.ask(mode, TargetContainerHostname=name)["version"] == name
+        told = hosted.error(hosted.ask, mode)
+        assert "must be one of: one, two" in told["Message"]
+    hosted.sagemaker.delete_endpoint(EndpointName=mode)
 
 
 def test_models_of_a_multi_model_endpoint_are_loaded_when_they_are_asked_for(hosted):

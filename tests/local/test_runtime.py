@@ -112,7 +112,7 @@ def test_what_the_container_refuses_is_a_model_error(hosted, ask, status, words)
     [
         ({"EndpointName": "none"}, "Endpoint none of account 123456789012 not found."),
         ({"TargetVariant": "none"}, "Variant none of endpoint real"),
-        ({"TargetModel": "a.tar.gz"}, "no multi-model endpoint"),
+        ({"TargetModel": "a.tar.gz"}, "not a multi-model endpoint"),
         ({"EndpointName": "later"}, "use InvokeEndpointAsync"),
         ({"CustomAttributes": "x" * 1025}, "at 'customAttributes' failed to satisfy constraint"),
         ({"InferenceId": "x" * 65}, "at 'inferenceId' failed to satisfy constraint"),
@@ -189,6 +189,7 @@ def test_a_stream_that_breaks_is_told_in_band(hosted):
     with pytest.raises(EventStreamError) as raised:  # noqa: PT012 - what came before counts
         for event in answer["Body"]:
             seen += event["PayloadPart"]["Bytes"]
+    answer["Body"].close()
     assert b"part 1;" in seen
     assert raised.value.response["Error"]["Code"] == "ModelStreamError"
 

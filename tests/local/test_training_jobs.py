@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from byoc.local.home import Home
 from byoc.local.host_processes import namespaces
+from byoc.local.store import Store
 from tests.local.conftest import ROLE, Endpoint, eventually
 
 if TYPE_CHECKING:
@@ -138,6 +141,14 @@ class Jobs:
 @pytest.fixture(scope="module")
 def jobs(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     return Jobs(endpoint, tmp_path_factory.mktemp("programs"))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; its new parent may not have heard of it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def channel(uri: str, name: str = "training", **changes: Any) -> dict[str, Any]:
@@ -310,6 +321,9 @@ def test_a_manifest_brings_what_it_names(jobs):
     assert "['training/deep/y', 'training/x']" in jobs.log(found["TrainingJobName"])
 
 
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not namespaces(), reason="root may write what is not mounted read-only"
+)
 def test_a_fastfile_channel_cannot_be_written(jobs):
     jobs.put(**{"fast/x": "1"})
     found = jobs.run(
@@ -534,8 +548,7 @@ def test_what_a_program_leaves_running_ends_with_it(jobs):
     )
     log = jobs.log(found["TrainingJobName"])
     child = next(int(line[6:]) for line in log if line.startswith("child "))
-    state = Path(f"/proc/{child}/stat")
-    eventually(lambda: not state.exists() or state.read_text().split()[2] == "Z")
+    eventually(lambda: gone(child))
 
 
 def test_an_uncompressed_output_is_stored_file_by_file(jobs):
@@ -779,7 +792,7 @@ def test_a_killed_endpoint_fails_what_ran_and_runs_what_waited(tmp_path, own_end
     found = jobs.wait(ran, "Failed")
     reason = "InternalServerError: the local endpoint ended while the job ran"
     assert found["FailureReason"] == reason
-    eventually(lambda: not Path(f"/proc/{program}").exists())
+    eventually(lambda: gone(program))
     jobs.wait(waited, "Completed")
     assert "after all" in jobs.log(waited)
     # Logs of before are told again, and the model is where it was.
@@ -803,6 +816,25 @@ def test_an_endpoint_that_is_stopped_ends_its_job(tmp_path, own_endpoint):
     )
 
 
+@pytest.mark.slow
+def test_a_program_that_does_not_listen_is_killed(tmp_path, own_endpoint):
+    own_endpoint.start()
+    jobs = Jobs(own_endpoint, tmp_path)
+    name = jobs.start(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('pid', os.getpid(), flush=True); time.sleep(300)\n"
+    )
+
+    def pid() -> int | None:
+        return next((int(w[4:]) for w in jobs.log(name) if w.startswith("pid ")), None)
+
+    program = eventually(pid)
+    began = time.monotonic()
+    own_endpoint.stop()
+    assert 9 < time.monotonic() - began < 25
+    eventually(lambda: gone(program), 5)
+
+
 def test_two_jobs_at_a_time_when_asked_for(tmp_path, own_endpoint):
     own_endpoint.environ["BYOC_LOCAL_JOBS"] = "2"
     own_endpoint.start()
@@ -813,3 +845,55 @@ def test_two_jobs_at_a_time_when_asked_for(tmp_path, own_endpoint):
         jobs.sagemaker.stop_training_job(TrainingJobName=name)
     for name in names:
         jobs.wait(name, "Stopped")
+
+
+def test_a_thousand_jobs_are_listed_page_by_page(tmp_path, own_endpoint):
+    home = Home(own_endpoint.home)
+    home.prepare()
+    store = Store(home.database)
+    for number in range(1000):
+        status = "Failed" if number % 10 == 0 else "Completed"
+        document = {
+            "TrainingJobName": f"old-{number:04}",
+            "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:training-job/{number}",
+            "TrainingJobStatus": status,
+            "SecondaryStatus": status,
+            "HyperParameters": {str(n): "x" for n in range(30)},
+            "_waiting": False,
+        }
+        store.create("training-job", f"old-{number:04}", document)
+    store.close()
+    own_endpoint.start()
+    pages = own_endpoint.client("sagemaker").get_paginator("list_training_jobs")
+    began = time.monotonic()
+    found = [one for page in pages.paginate() for one in page["TrainingJobSummaries"]]
+    assert time.monotonic() - began < 30
+    assert [one["TrainingJobName"] for one in found] == [f"old-{n:04}" for n in range(999, -1, -1)]
+    wanted = {"StatusEquals": "Failed", "NameContains": "OLD-09", "SortBy": "Name"}
+    chosen = pages.paginate(SortOrder="Ascending", MaxResults=3, **wanted)
+    names = [one["TrainingJobName"] for page in chosen for one in page["TrainingJobSummaries"]]
+    assert names == [f"old-{n:04}" for n in range(900, 1000, 10)]
+
+
+@own_mounts
+def test_a_full_disk_fails_the_job_clearly(tmp_path, own_endpoint):
+    """The endpoint's folder is a file system of 16 MiB."""
+    own_endpoint.home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(own_endpoint.home)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        own_endpoint.start()
+        jobs = Jobs(own_endpoint, tmp_path)
+        found = jobs.run("(model / 'w').write_bytes(os.urandom(10_000_000))", "Failed")
+        assert found["FailureReason"].startswith("ClientError: Artifact upload failed:")
+        assert "No space left on device" in found["FailureReason"]
+        jobs.put(**{"big/1": os.urandom(7_000_000)})
+        found = jobs.run(
+            "", "Failed", InputDataConfig=[channel(f"s3://{BUCKET}/big/", n) for n in "ab"]
+        )
+        assert found["FailureReason"].startswith("ClientError: Data download failed:1 cannot be")
+        jobs.run("", "Completed")
+        own_endpoint.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(own_endpoint.home)], check=False)

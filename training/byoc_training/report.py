@@ -82,9 +82,10 @@ def _check(outcome: Outcome, label: str, host: str, ranks: tuple[int, ...]) -> N
     in_vain = bool(wait.text) and (not found.raised or _vain(found.text))
     missing: tuple[int, ...] = ()
     if in_vain:
-        # A lost connection tells less than another rank's time-out.
-        own = found.raised and collective.timed_out(found.text.split("\n", 1)[0])
-        text = found.text if own else wait.text
+        # Its first line: before they are in a group, ranks write through each other. And a lost
+        # connection tells less than another rank's time-out.
+        first = found.text.split("\n", 1)[0]
+        text = first if found.raised and collective.timed_out(first) else wait.text
         text = f"{text}\n{collective.told(wait, ranks)}".strip()
         missing = tuple(number for number in wait.missing(ranks) if number in ranks)
     elif rank and rank.signal and not (found.raised and rank.signal == signal.SIGABRT):

@@ -5,25 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from byoc.errors import RunnerError
-from byoc.local import images
-from byoc.local.hosting.connections import Connections, ExchangeError
+from byoc.local.hosting.connections import Connections
+from byoc.local.hosting.launch import LaunchError, launch
+from byoc.local.hosting.wire import ExchangeError
 from byoc.local.runners.base import SERVING_STOP_SECONDS
-from byoc.local.runners.docker import DockerRunner
-from byoc.local.runners.process import ProcessRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
+    from byoc.local.hosting.launch import Launched, Program
     from byoc.local.journal import Journal
-    from byoc.local.runners.base import Runner, Running
 
-#: Contract section 7.1: for ``/ping`` to answer, and for the first 200 of it.
-PING_SECONDS, START_SECONDS = 2.0, 480.0
+#: Contract section 7.1: for ``/ping`` to answer.
+PING_SECONDS = 2.0
 #: Between two looks at a container that serves; and failed ones until it is replaced.
 PING_EVERY_SECONDS, PING_FAILURES = 5.0, 3
 #: Before a container that has ended is started again: doubled each time, up to the second.
@@ -33,25 +27,6 @@ LAST_LINES = 12
 
 class StartError(Exception):
     """The container does not serve: words for ``FailureReason``."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """What is run.
-
-    Attributes:
-        image: As the request names it.
-        runner: ``auto``, ``docker`` or ``process``.
-        root: Stands for ``/opt/ml``; holds ``model``.
-        environment: Of the container.
-        start_seconds: Until the first 200 of ``/ping``.
-    """
-
-    image: str
-    runner: str
-    root: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-    start_seconds: float = START_SECONDS
 
 
 class Container:
@@ -65,7 +40,7 @@ class Container:
     def __init__(self, program: Program, journal: Journal) -> None:
         self._program, self._journal = program, journal
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._running: Running | None = None
+        self._launched: Launched | None = None
         self._lock = threading.RLock()
         self._stopped = False
         self._since = self._pinged = self._again_at = 0.0
@@ -95,14 +70,10 @@ class Container:
             if self._stopped:
                 raise StartError("It is being stopped.")
             try:
-                runner, words = _runner(self._program)
-                self.tell(words)
-                self._running = runner.serve(
-                    self._program.root / "model", self._program.environment, self._said
-                )
-            except (images.ImageError, RunnerError, OSError) as error:
-                raise StartError(f"The container cannot be started: {error}.") from error
-            self.connections = Connections(self._running.address)
+                self._launched = launch(self._program, self._said)
+            except LaunchError as error:
+                raise StartError(str(error)) from error
+            self.connections = Connections(self._launched.running.address)
             self.starts += 1
             self._since = time.monotonic()
             self._failures = 0
@@ -139,7 +110,7 @@ class Container:
             now = time.monotonic()
             if self._stopped:
                 return
-            if self._running is None:
+            if self._launched is None:
                 if now >= self._again_at:
                     self._restart()
                 return
@@ -205,33 +176,19 @@ class Container:
         self.tell(f"{words}; it is started again in {wait:g} s")
 
     def _end(self, seconds: float) -> None:
-        running, self._running = self._running, None
-        if running is not None:
+        launched, self._launched = self._launched, None
+        if launched is not None:
             try:
-                running.stop(seconds)
+                launched.end(seconds)
             except Exception as error:  # noqa: BLE001 - an engine's: it has been removed by hand
                 self.tell(f"stopping the container: {error}")
 
     def _ended(self) -> int | None:
-        running = self._running
-        if running is None:
+        if self._launched is None:
             return None
         try:
-            code = running.poll()
-            return None if code is None else running.wait()
+            code = self._launched.running.poll()
+            return None if code is None else self._launched.running.wait()
         except Exception as error:  # noqa: BLE001 - an engine's: it has been removed by hand
             self.tell(f"looking at the container: {error}")
             return 137
-
-
-def _runner(program: Program) -> tuple[Runner, str]:
-    """What starts the image, and words for the log.
-
-    Raises:
-        ImageError: It is not here.
-        RunnerError: No engine answers.
-    """
-    chosen = images.choose(program.image, program.runner)
-    if chosen.image is None:
-        return ProcessRunner(), chosen.words
-    return DockerRunner(chosen.image, chosen.image), chosen.words

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoc.local.hosting import model_data
-from byoc.local.hosting.container import START_SECONDS, Container, Program, StartError
+from byoc.local.hosting.container import Container, StartError
+from byoc.local.hosting.instance import Instance
+from byoc.local.hosting.launch import START_SECONDS, Program
 from byoc.local.hosting.model_data import ModelDataError
 from byoc.local.hosting.multi_model import ModelShelf
 from byoc.local.hosting.plans import cores
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from byoc.local.actions import Context
     from byoc.local.hosting.plans import Plan
     from byoc.local.journal import Journal
 
@@ -36,16 +39,16 @@ class Surroundings:
     """What the containers of an endpoint share.
 
     Attributes:
+        context: Of the local endpoint.
         root: A folder of this fleet alone.
         runner: ``auto``, ``docker`` or ``process``.
-        environment: What the platform sets.
         s3: A client.
         journal: Opens a log stream.
     """
 
+    context: Context
     root: Path
     runner: str
-    environment: dict[str, str]
     s3: Any
     journal: Callable[[str], Journal]
 
@@ -56,7 +59,7 @@ class Variant:
     Attributes:
         name: Of the variant.
         weight: Its share of the requests, beside the others' weights.
-        desired: Containers that were asked for; at most as many as cores are started.
+        desired: Instances that were asked for; at most as many as cores are started.
         models: Of a multi-model variant.
     """
 
@@ -66,9 +69,14 @@ class Variant:
         self.desired: int = plan["Count"]
         self.serverless: bool = plan.get("Serverless") is not None
         self.models: ModelShelf | None = None
-        self.containers: list[tuple[str, Container]] = []
+        self.instances: list[Instance] = []
+        #: Whether the request names the container that answers; otherwise all do in turn.
+        self.direct: bool = plan.get("Direct", False)
+        self._named = {
+            container.get("ContainerHostname", f"container-{number}"): container
+            for number, container in enumerate(plan["Containers"], 1)
+        }
         self._plan, self._around = plan, around
-        self._root = around.root / self.name
         self._turn = itertools.count()
         self._since = time.time()
 
@@ -78,44 +86,40 @@ class Variant:
         Raises:
             StartError: One of these cannot be done.
         """
-        container = self._plan["Container"]
         try:
-            if container.get("Mode") == "MultiModel":
-                (self._root / "model").mkdir(parents=True)
-                self.models = ModelShelf(container["ModelDataUrl"], self._root, self._around.s3)
-            else:
-                model_data.fetch(container, self._root, self._around.s3)
+            for name, container in self._named.items():
+                root = self._root_of(name)
+                if container.get("Mode") == "MultiModel":
+                    (root / "model").mkdir(parents=True)
+                    self.models = ModelShelf(container["ModelDataUrl"], root, self._around.s3)
+                else:
+                    model_data.fetch(container, root, self._around.s3)
         except ModelDataError as error:
             raise StartError(str(error)) from error
         except OSError as error:
             raise StartError(f"The model's files cannot be written: {error}.") from error
-        for one in self.grow(self.desired):
+        self.instances = self.missing(self.desired)
+        for one in self.instances:
             one.start()
 
-    def grow(self, desired: int) -> list[Container]:
-        """Add the containers that are missing, not yet started."""
-        self.desired = desired
-        added = []
-        while len(self.containers) < min(desired, cores()):
-            # An instance's name, as EC2 gives it.
-            stream = f"{self.name}/i-0{secrets.token_hex(8)}"
-            container = self._container(self._around.journal(stream))
-            if desired > cores():
-                container.tell(f"{desired} instances were asked for; this machine runs {cores()}")
-            added.append(container)
-            self.containers.append((stream, container))
-        return added
+    def missing(self, desired: int) -> list[Instance]:
+        """The instances that have to be added; neither started nor added."""
+        wanted = min(desired, cores())
+        return [self._instance(desired) for _ in range(len(self.instances), wanted)]
 
-    def shrink(self, desired: int) -> list[Container]:
-        """Take away the containers that are too many; the caller stops them."""
-        self.desired = desired
-        gone = [container for _, container in self.containers[desired:]]
-        self.containers = self.containers[:desired]
+    def add(self, more: list[Instance]) -> None:
+        """Send requests to further instances."""
+        self.instances = [*self.instances, *more]
+
+    def shrink(self, desired: int) -> list[Instance]:
+        """Take away the instances that are too many; the caller stops them."""
+        gone = self.instances[desired:]
+        self.instances = self.instances[:desired]
         return gone
 
-    def pick(self, model: str | None = None) -> tuple[str, Container] | None:
-        """The next container that serves, with its stream; the same for the same model."""
-        serving = [one for one in self.containers if one[1].ready]
+    def pick(self, model: str | None = None) -> Instance | None:
+        """The next instance that serves; the same for the same model."""
+        serving = [one for one in self.instances if one.ready]
         if not serving:
             return None
         turn = next(self._turn) if model is None else sum(model.encode())
@@ -123,34 +127,50 @@ class Variant:
 
     def describe(self) -> dict[str, Any]:
         """A ProductionVariantSummary."""
-        image = self._plan["Container"]["Image"]
+        images = [container["Image"] for container in self._named.values()]
         summary: dict[str, Any] = {
             "VariantName": self.name,
             "DeployedImages": [
                 {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self._since}
+                for image in images
             ],
             "CurrentWeight": self.weight,
             "DesiredWeight": self.weight,
-            "CurrentInstanceCount": len(self.containers),
+            "CurrentInstanceCount": len(self.instances),
             "DesiredInstanceCount": self.desired,
         }
         if self.serverless:
             summary["CurrentServerlessConfig"] = self._plan["Serverless"]
         return summary
 
-    def _container(self, journal: Journal) -> Container:
-        program = Program(
-            image=self._plan["Container"]["Image"],
-            runner=self._around.runner,
-            root=self._root,
-            environment={
-                **self._around.environment,
-                **self._plan["Container"].get("Environment", {}),
-                **({} if self.models is None else {"SAGEMAKER_MULTI_MODEL": "true"}),
-            },
-            start_seconds=self._plan.get("StartSeconds", START_SECONDS),
-        )
-        return Container(program, journal)
+    def _instance(self, desired: int) -> Instance:
+        # An instance's name, as EC2 gives it.
+        stream = f"{self.name}/i-0{secrets.token_hex(8)}"
+        containers = {}
+        for name, container in self._named.items():
+            program = Program(
+                context=self._around.context,
+                image=container["Image"],
+                runner=self._around.runner,
+                root=self._root_of(name),
+                environment={
+                    **container.get("Environment", {}),
+                    **({} if self.models is None else {"SAGEMAKER_MULTI_MODEL": "true"}),
+                },
+                start_seconds=self._plan.get("StartSeconds", START_SECONDS),
+                instance_type=self._plan.get("InstanceType", ""),
+            )
+            own = stream if len(self._named) == 1 else f"{stream}/{name}"
+            containers[name] = Container(program, self._around.journal(own))
+        instance = Instance(own if len(containers) == 1 else f"{stream}/{next(iter(containers))}",
+                            containers)  # fmt: skip
+        if desired > cores():
+            instance.only.tell(f"{desired} instances were asked for; this machine runs {cores()}")
+        return instance
+
+    def _root_of(self, name: str) -> Path:
+        root = self._around.root / self.name
+        return root if len(self._named) == 1 else root / name
 
 
 class Fleet:
@@ -173,6 +193,11 @@ class Fleet:
         self.asynchronous = asynchronous
         self.in_flight = 0
 
+    @property
+    def instances(self) -> list[Instance]:
+        """Of all variants."""
+        return [one for variant in self.variants for one in variant.instances]
+
     def start(self, abandoned: threading.Event) -> None:
         """Start all containers, and wait until each has answered ``/ping`` with 200.
 
@@ -183,7 +208,8 @@ class Fleet:
         try:
             for variant in self.variants:
                 variant.start()
-            await_ready(self.variants, abandoned)
+            for variant in self.variants:
+                await_ready(variant.name, variant.instances, abandoned)
         except BaseException:
             self.stop()
             raise
@@ -201,49 +227,47 @@ class Fleet:
 
     def check(self) -> None:
         """Start again what has ended."""
-        for variant in self.variants:
-            for _, container in variant.containers:
-                container.check()
+        for instance in self.instances:
+            instance.check()
 
     def stop(self) -> None:
         """Stop all containers, and delete their files."""
-        stop([one for variant in self.variants for _, one in variant.containers])
+        stop(self.instances)
         model_data.remove(self._around.root)
 
 
-def await_ready(variants: Sequence[Variant], abandoned: threading.Event) -> None:
-    """Wait until every container of the variants serves.
+def await_ready(variant: str, instances: Sequence[Instance], abandoned: threading.Event) -> None:
+    """Wait until every instance serves.
 
     Raises:
         StartError: One does not, or it was abandoned.
     """
-    while True:
-        waiting = 0
-        for variant in variants:
-            for _, container in variant.containers:
-                if container.ready:
-                    continue
-                try:
-                    container.check_start()
-                except StartError as error:
-                    raise StartError(f"Production variant {variant.name}: {error}") from error
-                waiting += not container.ready
-        if not waiting:
-            return
-        if abandoned.wait(_LOOK_SECONDS):
-            raise StartError("It was abandoned.")
+    try:
+        while waiting := [one for one in instances if not one.ready]:
+            for instance in waiting:
+                instance.check_start()
+            if any(not one.ready for one in waiting):
+                _pause(abandoned)
+    except StartError as error:
+        raise StartError(f"Production variant {variant}: {error}") from error
 
 
-def stop(containers: Sequence[Container]) -> None:
-    """Stop containers, several at once."""
-    if containers:
-        with ThreadPoolExecutor(min(_STOPPING, len(containers)), "stop-container") as pool:
-            list(pool.map(lambda one: one.stop(), containers))
+def _pause(abandoned: threading.Event) -> None:
+    if abandoned.wait(_LOOK_SECONDS):
+        raise StartError("It was abandoned.")
 
 
-def settle(containers: Sequence[Container]) -> None:
-    """Let containers that get no more requests finish those they have."""
-    time.sleep(_LOOK_SECONDS)  # one may just have been chosen
+def stop(instances: Sequence[Instance]) -> None:
+    """Stop instances, several at once."""
+    if instances:
+        with ThreadPoolExecutor(min(_STOPPING, len(instances)), "stop-instance") as pool:
+            list(pool.map(lambda one: one.stop(), instances))
+
+
+def settle(instances: Sequence[Instance]) -> None:
+    """Let instances that get no more requests finish those they have."""
     until = time.monotonic() + SETTLE_SECONDS
-    while any(one.in_flight for one in containers) and time.monotonic() < until:
+    if instances:
+        time.sleep(_LOOK_SECONDS)  # one may just have been chosen
+    while any(one.in_flight for one in instances) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.local.arns import ACCOUNT, partition
 from byoc.local.faults import AwsError
-from byoc.local.hosting.connections import ExchangeError as _ExchangeError
-from byoc.local.hosting.connections import LateError, Reply, UnreachableError
+from byoc.local.hosting.connections import Reply
 from byoc.local.hosting.model_data import ModelDataError
 from byoc.local.hosting.multi_model import LoadError
+from byoc.local.hosting.wire import ExchangeError, LateError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from byoc.local.hosting.connections import Answer
     from byoc.local.hosting.container import Container
     from byoc.local.hosting.fleet import Fleet, Variant
+    from byoc.local.hosting.instance import Instance
 
 #: Characters of a container's error that the caller gets (contract section 7.5).
 _SHOWN = 2048
@@ -41,7 +42,7 @@ class Invocation:
         self, name: str, region: str, members: Mapping[str, Any], body: bytes, seconds: float
     ) -> None:
         self._name, self._region = name, region
-        self._members, self._body, self._seconds = members, body, seconds
+        self._members, self._body, self._seconds = dict(members), body, seconds
         self._deadline = time.monotonic() + seconds
         #: Who answered.
         self.variant: Variant | None = None
@@ -56,7 +57,7 @@ class Invocation:
         answer = self.open(fleet)
         try:
             return Reply(answer.status, answer.headers, b"".join(answer.chunks()))
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         finally:
             answer.close()
@@ -70,12 +71,13 @@ class Invocation:
         variant = self.variant = self._choose(fleet)
         target = self._members.get("TargetModel")
         for _ in range(_TRIES):
-            picked = variant.pick(target)
-            if picked is None:
+            instance = variant.pick(target)
+            if instance is None:
                 break
-            self._stream, container = picked
+            self._stream = instance.stream
+            container, body = self._before_last(variant, instance)
             try:
-                return self._send(variant, container, target)
+                return self._send(variant, container, target, body)
             except UnreachableError:
                 container.failed()
         raise AwsError(
@@ -111,12 +113,42 @@ class Invocation:
             raise refused("A multi-model endpoint needs a target model.")
         return variant
 
-    def _send(self, variant: Variant, container: Container, target: str | None) -> Answer:
+    def _before_last(self, variant: Variant, instance: Instance) -> tuple[Container, bytes]:
+        """The container that answers, and what it is asked: a pipeline asks the others before."""
+        wanted = self._members.get("TargetContainerHostname")
+        if variant.direct:
+            if wanted not in instance.containers:
+                found = ", ".join(instance.containers)
+                raise refused(f"TargetContainerHostname must be one of: {found}.")
+            return instance.containers[wanted], self._body
+        if wanted is not None:
+            raise refused("A target container was given, but its model has not the Mode Direct.")
+        *before, last = instance.containers.values()
+        body = self._body
+        for container in before:
+            try:
+                answer = self._send(variant, container, None, body)
+            except UnreachableError as error:
+                container.failed()
+                raise self.broken(error) from error
+            try:
+                body = b"".join(answer.chunks())
+            except ExchangeError as error:
+                raise self.broken(error) from error
+            finally:
+                answer.close()
+            # One container's answer is the next one's request.
+            self._members["ContentType"] = answer.headers.get("content-type", "")
+        return last, body
+
+    def _send(
+        self, variant: Variant, container: Container, target: str | None, body: bytes
+    ) -> Answer:
         try:
-            answer = self._exchange(variant, container, target)
+            answer = self._exchange(variant, container, target, body)
         except UnreachableError:
             raise
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         except ModelDataError as error:
             raise refused(str(error)) from error
@@ -126,26 +158,32 @@ class Invocation:
             return answer
         try:
             reply = Reply(answer.status, answer.headers, b"".join(answer.chunks()))
-        except _ExchangeError as error:
+        except ExchangeError as error:
             raise self.broken(error) from error
         finally:
             answer.close()
         raise self._said(reply)
 
-    def _exchange(self, variant: Variant, container: Container, target: str | None) -> Answer:
+    def _exchange(
+        self, variant: Variant, container: Container, target: str | None, body: bytes
+    ) -> Answer:
         headers = _headers(self._members)
         if variant.models is None or target is None:
-            return self._post(container, INVOCATIONS, headers)
-        answer = self._post(container, variant.models.path(target, container), headers)
+            return self._post(container, INVOCATIONS, headers, body)
+        path = variant.models.path(target, container)
+        answer = self._post(container, path, headers, body)
         if answer.status == 404:  # it has made room for another
             answer.close()
             variant.models.forget(target, container)
-            answer = self._post(container, variant.models.path(target, container), headers)
+            path = variant.models.path(target, container)
+            answer = self._post(container, path, headers, body)
         return answer
 
-    def _post(self, container: Container, path: str, headers: Mapping[str, str]) -> Answer:
+    def _post(
+        self, container: Container, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
         left = self._deadline - time.monotonic()
-        return container.connections.open("POST", path, headers, self._body, left)
+        return container.connections.open("POST", path, headers, body, left)
 
     def _said(self, reply: Reply) -> AwsError:
         return self._model_error(reply.status, reply.body.decode("utf-8", "replace"))

@@ -40,20 +40,40 @@ def container_of(model: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         AwsError: It has several, or none that can be run.
     """
-    containers = [*model.get("Containers", ())] or [model.get("PrimaryContainer") or {}]
+    containers = containers_of(model)
     if len(containers) > 1:
         raise invalid(
-            f"Model {model['ModelName']} has {len(containers)} containers; "
-            "inference pipelines and multi-container endpoints are not run locally."
+            f"Model {model['ModelName']} has {len(containers)} containers; batch transform with "
+            "an inference pipeline is not done locally."
         )
-    container: dict[str, Any] = containers[0]
+    return containers[0]
+
+
+def containers_of(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A model's containers.
+
+    Raises:
+        AwsError: One cannot be run.
+    """
+    containers = [*model.get("Containers", ())] or [model.get("PrimaryContainer") or {}]
+    for container in containers:
+        _check(model, container)
+        if len(containers) > 1 and container.get("Mode") == "MultiModel":
+            raise invalid("A multi-model container beside others is not run locally.")
+    return containers
+
+
+def _check(model: Mapping[str, Any], container: Mapping[str, Any]) -> None:
     if not container.get("Image"):
         raise invalid(
             f"Model {model['ModelName']} has no Image; model packages are not run locally."
         )
     if container.get("AdditionalModelDataSources"):
         raise invalid("AdditionalModelDataSources are not run locally.")
-    return container
+    if container.get("Mode") == "MultiModel" and not container.get("ModelDataUrl"):
+        raise invalid(
+            f"Model {model['ModelName']} with Mode MultiModel needs a ModelDataUrl: a prefix."
+        )
 
 
 def cores() -> int:
@@ -68,15 +88,14 @@ def _plan(variant: Mapping[str, Any], model: Callable[[str], Document]) -> Plan:
             f"Variant {variant['VariantName']} has no ModelName; inference components are not "
             "run locally."
         )
-    container = container_of(model(name))
-    several = container.get("Mode") == "MultiModel"
-    if several and not container.get("ModelDataUrl"):
-        raise invalid(f"Model {name} with Mode MultiModel needs a ModelDataUrl that is a prefix.")
+    document = model(name)
     plan: Plan = {
         "VariantName": variant["VariantName"],
         "Weight": variant.get("InitialVariantWeight", 1.0),
         "Count": variant.get("InitialInstanceCount", 1),
-        "Container": container,
+        "Containers": containers_of(document),
+        "Direct": document.get("InferenceExecutionConfig", {}).get("Mode") == "Direct",
+        "InstanceType": variant.get("InstanceType", ""),
         "Serverless": variant.get("ServerlessConfig"),
     }
     if seconds := variant.get("ContainerStartupHealthCheckTimeoutInSeconds"):

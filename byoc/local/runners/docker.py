@@ -21,7 +21,14 @@ class DockerRunner:
 
     uses_this_environment = False
 
-    def __init__(self, training_image: str, inference_image: str) -> None:
+    def __init__(
+        self,
+        training_image: str,
+        inference_image: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        gpus: bool = False,
+    ) -> None:
         import docker  # noqa: PLC0415 - only this runner needs it
 
         self._errors = (docker.errors.DockerException, OSError)
@@ -31,6 +38,8 @@ class DockerRunner:
         except self._errors as error:
             raise RunnerError(f"no Docker engine answers: {error}") from error
         self._training_image, self._inference_image = training_image, inference_image
+        self._labels = dict(labels or {})
+        self._gpus = gpus and "nvidia" in self._client.info().get("Runtimes", {})
         self.description = f"containers of {training_image} and {inference_image}"
 
     def train(
@@ -48,6 +57,9 @@ class DockerRunner:
     ) -> Running:
         """Start the inference image with the model folder read-only at ``/opt/ml/model``."""
         mounts = [f"{model.resolve()}:/opt/ml/model:ro"]
+        several = model.parent / "models"
+        if several.is_dir():  # of a multi-model server
+            mounts.append(f"{several.resolve()}:/opt/ml/models:ro")
         ports = {"8080/tcp": ("127.0.0.1", None)}
         return self._start(self._inference_image, "serve", mounts, environment, on_line, ports)
 
@@ -63,6 +75,11 @@ class DockerRunner:
         # Files that the container writes into the mounts must belong to the caller.
         root = os.getuid() == 0
         home = {} if root else {"HOME": "/tmp"}  # noqa: S108 - inside the container
+        more: dict[str, Any] = {}
+        if self._gpus:
+            from docker.types import DeviceRequest  # noqa: PLC0415 - of the extra control
+
+            more["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
         try:
             container = self._client.containers.run(
                 image,
@@ -72,7 +89,9 @@ class DockerRunner:
                 environment={**home, **environment},
                 volumes=mounts,
                 ports=dict(ports or {}),
+                labels=self._labels,
                 user=None if root else f"{os.getuid()}:{os.getgid()}",
+                **more,
             )
         except self._errors as error:
             raise RunnerError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.local import s3
 from byoc.local.hosting import model_data
-from byoc.local.hosting.container import Container, Program, StartError
+from byoc.local.hosting.container import Container, StartError
+from byoc.local.hosting.launch import Program
 from byoc.local.hosting.model_data import ModelDataError
 from byoc.local.transform.objects import Objects, listed
 from byoc.local.transform.requests import Requests, StoppedError, parameters
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from byoc.local.actions import Context
     from byoc.local.journal import Journal
 
 _LOOK_SECONDS = 0.05
@@ -35,7 +37,7 @@ class Job:
         request: Of CreateTransformJob.
         container: Of the model.
         root: A folder of its own; stands for ``/opt/ml``.
-        environment: What the platform sets.
+        context: Of the local endpoint.
         runner: ``auto``, ``docker`` or ``process``.
     """
 
@@ -44,20 +46,21 @@ class Job:
         request: Mapping[str, Any],
         container: Mapping[str, Any],
         root: Path,
-        environment: Mapping[str, str],
+        context: Context,
         runner: str,
     ) -> None:
         self._request, self._model, self._root = request, container, root
         self._program = Program(
+            context,
             container["Image"],
             runner,
             root,
             {
-                **environment,
                 **container.get("Environment", {}),
                 **request.get("Environment", {}),
                 **variables(request),
             },
+            instance_type=request["TransformResources"]["InstanceType"],
         )
         self.stopping = threading.Event()
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from byoc.local.hosting.connections import ExchangeError
+from byoc.local.hosting.wire import ExchangeError
 
 if TYPE_CHECKING:
     import threading
