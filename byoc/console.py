@@ -108,9 +108,9 @@ class Console:
         self, scores: Sequence[float], names: Sequence[str] | None = None, most: int = 10
     ) -> None:
         """Class scores as bars: all where they are few, else the highest."""
-        numbers = range(len(scores))
+        numbers: Sequence[int] = range(len(scores))
         if len(scores) > most:
-            numbers = sorted(numbers, key=lambda number: -scores[number])[:most]  # type: ignore[assignment]
+            numbers = sorted(numbers, key=lambda number: -scores[number])[:most]
         block = "█" if self.unicode else "#"
         labels = [names[number] if names else str(number) for number in numbers]
         width = max(map(len, labels))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from byoc import invocations
+from byoc.aws import Aws
 from byoc.digits import random_digit
-from byoc.errors import SettingsError
+from byoc.errors import FailedError, InvocationError, SettingsError
 from byoc.invocations import Answer, content_type_of, probabilities
 
 
@@ -142,6 +143,65 @@ def test_scores_become_probabilities(row, expected):
 )
 def test_what_is_no_score_is_none(body):
     assert Answer(body, "application/json", 1.0).scores == []
+
+
+@pytest.fixture
+def runtime(aws, monkeypatch):
+    """SageMaker Runtime answers what it is told to; the rest is the stand-in's."""
+    told: dict[str, Any] = {}
+    through = Aws.call
+
+    def call(self, service, operation, request=None) -> Any:
+        if service != "sagemaker-runtime":
+            return through(self, service, operation, request)
+        told["request"] = request
+        answer = told[operation]
+        return answer(request) if callable(answer) else answer
+
+    monkeypatch.setattr(Aws, "call", call)
+    aws.client("s3").create_bucket(
+        Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    return told
+
+
+@pytest.mark.parametrize(("place", "code"), [("out", 0), ("fail", InvocationError.exit_code)])
+def test_an_asynchronous_answer_is_waited_for_in_s3(byoc, aws, runtime, place, code):
+    s3 = aws.client("s3")
+
+    def answer(request) -> Any:
+        bucket, _, key = request["InputLocation"].removeprefix("s3://").partition("/")
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        s3.put_object(
+            Bucket="bucket", Key=place, Body=b'{"got": %s}' % body, ContentType="application/json"
+        )
+        return {"OutputLocation": "s3://bucket/out", "FailureLocation": "s3://bucket/fail"}
+
+    runtime["InvokeEndpointAsync"] = answer
+    done = byoc("invoke", "e", "--body", "[1]", "--async", "--bucket", "bucket", "--json")
+    assert done.code == code, done
+    if code == 0:
+        assert done.json["answer"] == {"got": [1]}
+    else:
+        assert '{"got": [1]}' in done.err
+
+
+def test_no_asynchronous_answer_in_time_says_where_it_may_still_come(aws, runtime):
+    runtime["InvokeEndpointAsync"] = {"OutputLocation": "s3://bucket/out"}
+    with pytest.raises(FailedError, match="it may still come to s3://bucket/out"):
+        invocations.invoke_async(aws, "e", invocations.Question(b"1"), bucket="bucket", seconds=0.3)
+
+
+def test_a_stream_is_handed_on_piece_by_piece_and_its_break_is_an_error(aws, runtime):
+    parts = [{"PayloadPart": {"Bytes": b"a"}}, {"PayloadPart": {"Bytes": b"b"}}]
+    runtime["InvokeEndpointWithResponseStream"] = {"Body": iter(parts)}
+    assert [*invocations.stream(aws, "e", invocations.Question(b"1"))] == [b"a", b"b"]
+    broken = [*parts, {"ModelStreamError": {"Message": "told to break"}}]
+    runtime["InvokeEndpointWithResponseStream"] = {"Body": iter(broken)}
+    pieces = invocations.stream(aws, "e", invocations.Question(b"1"))
+    assert [next(pieces), next(pieces)] == [b"a", b"b"]
+    with pytest.raises(InvocationError, match="ModelStreamError: told to break"):
+        next(pieces)
 
 
 def test_types_of_bodies():
