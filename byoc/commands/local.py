@@ -98,7 +98,7 @@ def status(*, as_json: bool) -> None:
 
 @command.command("logs")
 def logs() -> None:
-    """Print the endpoint's own log. Those of jobs are in CloudWatch Logs: aws logs tail …"""
+    """Print the endpoint's own log; those of jobs are in CloudWatch Logs."""
     home = _home()
     if home.server_log.is_file():
         click.echo(home.server_log.read_text("utf-8", "replace"), nl=False)

@@ -216,7 +216,7 @@ def remove_leftovers(home: Path) -> None:
     import docker  # noqa: PLC0415 - of the extra control
 
     errors = (docker.errors.DockerException, OSError)
-    ours = {"label": f"{LABEL}={home}"}
+    ours: Any = {"label": f"{LABEL}={home}"}
     with contextlib.suppress(*errors):
         client = docker.from_env(timeout=10)
         for container in client.containers.list(all=True, filters=ours):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from byoc.errors import CombinationError
@@ -62,7 +64,7 @@ def test_instances_with_a_g_in_their_name_are_not_all_arm(of):
 def test_every_instance_type_of_the_api_is_understood():
     from botocore import session
 
-    model = session.get_session().get_service_model("sagemaker")
+    model: Any = session.get_session().get_service_model("sagemaker")
     for shape in ("ProductionVariantInstanceType", "TrainingInstanceType"):
         for instance in model.shape_for(shape).enum:
             assert family(instance)
@@ -74,7 +76,7 @@ def test_every_instance_type_of_the_api_is_understood():
 def test_arm_families_are_those_that_aws_calls_graviton_or_grace():
     from botocore import session
 
-    model = session.get_session().get_service_model("sagemaker")
+    model: Any = session.get_session().get_service_model("sagemaker")
     refused = set()
     for instance in model.shape_for("ProductionVariantInstanceType").enum:
         try:

@@ -84,7 +84,8 @@ class Endpoint:
         import boto3
         from botocore.config import Config
 
-        return boto3.client(
+        make: Any = boto3.client  # its overloads want literal names
+        return make(
             service,
             endpoint_url=self.url,
             region_name=REGION,

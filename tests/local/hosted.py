@@ -178,7 +178,7 @@ class Hosted:
         try:
             answer = call(*arguments, **words)
         except ClientError as error:
-            response: dict[str, Any] = error.response
+            response: Any = error.response
             return {**response, **response["Error"]}
         raise AssertionError(f"no error, but {answer}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from botocore.eventstream import EventStreamBuffer
 
 from byoc.local import event_stream
 
 
 def test_botocore_reads_our_frames():
-    buffer = EventStreamBuffer()
+    buffer: Any = EventStreamBuffer()
     buffer.add_data(event_stream.part(b"\x00\xffone") + event_stream.part(b""))
     buffer.add_data(event_stream.failure("ModelStreamError", Message="m", ErrorCode="c"))
     first, second, third = buffer
