@@ -208,7 +208,7 @@ def _at_once(fleet: Fleet) -> int:
     client = (fleet.asynchronous or {}).get("ClientConfig", {})
     each = client.get("MaxConcurrentInvocationsPerInstance", 4)
     instances = sum(len(variant.instances) for variant in fleet.variants)
-    return max(1, min(each * instances, MOST_AT_ONCE))
+    return max(1, min(int(each) * instances, MOST_AT_ONCE))
 
 
 def _put(client: Any, uri: str, content: bytes, kind: str) -> None:

@@ -61,7 +61,7 @@ def choose(name: str, runner: str) -> Chosen:
             continue
         return Chosen(candidate, f"runner docker: image {candidate}")
     raise ImageError(
-        f"the engine has no image {' or '.join(candidates(name))}; build it (make build), or pull it"
+        f"the engine has no image {' or '.join(candidates(name))}; build it (make build) or pull it"
     )
 
 

@@ -166,7 +166,7 @@ class _Parts:
 def _sources(operation: str) -> tuple[tuple[str, str, Any], ...]:
     """WSGI's variable, the member and its shape, for members that travel as headers."""
     found = service_model.operation(service_model.RUNTIME, operation)
-    if found is None:
+    if found is None or found.input_shape is None:
         raise AwsError("UnknownOperationException", f"{operation} is not known to botocore.", 404)
     sources = []
     for name, shape in found.input_shape.members.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from botocore.eventstream import EventStreamBuffer
 
 from byoc.local import event_stream
@@ -11,7 +13,8 @@ def test_botocore_reads_our_frames():
     buffer = EventStreamBuffer()
     buffer.add_data(event_stream.part(b"\x00\xffone") + event_stream.part(b""))
     buffer.add_data(event_stream.failure("ModelStreamError", Message="m", ErrorCode="c"))
-    first, second, third = buffer
+    frames: list[Any] = [*buffer]
+    first, second, third = frames
     assert first.payload == b"\x00\xffone"
     assert first.headers == {
         ":message-type": "event",
