@@ -34,11 +34,11 @@ def input_fn(body, content_type):
 
 def stream(ask):
     for number in range(ask["stream"]):
-        yield f"part {number};"
+        yield f"part {number};".encode()
     if "gate" in ask:
         while not pathlib.Path(ask["gate"]).exists():
             time.sleep(0.01)
-        yield "after the gate"
+        yield b"after the gate"
     if ask.get("break"):
         raise ValueError("told to break")
 
@@ -178,8 +178,7 @@ class Hosted:
         try:
             answer = call(*arguments, **words)
         except ClientError as error:
-            response: Any = error.response
-            return {**response, **response["Error"]}
+            return {**error.response, **error.response["Error"]}
         raise AssertionError(f"no error, but {answer}")
 
     def log_lines(self, group: str) -> str:

@@ -13,7 +13,8 @@ def test_botocore_reads_our_frames():
     buffer: Any = EventStreamBuffer()
     buffer.add_data(event_stream.part(b"\x00\xffone") + event_stream.part(b""))
     buffer.add_data(event_stream.failure("ModelStreamError", Message="m", ErrorCode="c"))
-    first, second, third = buffer
+    frames: list[Any] = [*buffer]
+    first, second, third = frames
     assert first.payload == b"\x00\xffone"
     assert first.headers == {
         ":message-type": "event",

@@ -90,7 +90,7 @@ def test_a_session_is_opened_and_closed(hosted):
     [
         ({"status": 400, "words": "no such digit"}, 400, "no such digit"),
         ({"status": 503, "words": "x" * 5000}, 503, "x" * 2000),
-        ({"fail": "this model is sad"}, 500, "sad"),
+        ({"fail": "this model is sad"}, 500, "failed in predict_fn with RuntimeError"),
     ],
     ids=["client", "long", "exception"],
 )
