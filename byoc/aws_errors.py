@@ -44,7 +44,7 @@ def told(error: Exception, doing: str, where: str) -> ByocError:  # noqa: PLR091
     from botocore import exceptions as boto  # noqa: PLC0415 - heavy
 
     if isinstance(error, boto.ClientError):
-        return _refused(error.response, doing)
+        return _refused(dict(error.response), doing)
     if isinstance(error, boto.ProfileNotFound):
         return CredentialsError(f"{error}; see aws configure list-profiles")
     if isinstance(error, boto.ParamValidationError):

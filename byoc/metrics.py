@@ -29,7 +29,7 @@ def metric_definitions(names: Sequence[str]) -> list[dict[str, str]]:
     """
     if len(names) > MOST_DEFINITIONS:
         raise SettingsError(f"{len(names)} metrics; a job takes at most {MOST_DEFINITIONS}")
-    found = []
+    found: list[dict[str, str]] = []
     for name in names:
         regex = rf"(?:^|\s){re.escape(name)}={_VALUE};"
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", name) or len(regex) > LONGEST_REGEX:

@@ -17,7 +17,7 @@ from byoc.aws_errors import told
 
 
 def refused(code, message="no", status=400, **more: Any):
-    response = {
+    response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
         **more,
@@ -40,7 +40,11 @@ def refused(code, message="no", status=400, **more: Any):
             "no answer from W",
         ),
         (boto.ConnectTimeoutError(endpoint_url="u"), errors.UnreachableError, "AWS_ENDPOINT_URL"),
-        (boto.SSLError(endpoint_url="u", error="bad"), errors.UnreachableError, "no answer"),
+        (
+            boto.SSLError(endpoint_url="u", error=OSError("bad")),
+            errors.UnreachableError,
+            "no answer",
+        ),
         (boto.ParamValidationError(report="Missing a\nb"), errors.SettingsError, "Missing a; b"),
         (
             refused("ValidationException", 'Could not find model "x".'),

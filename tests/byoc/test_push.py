@@ -205,7 +205,9 @@ def test_a_repository_is_made_once_scanned_with_a_rule(aws):
     policy = aws.call("ecr", "GetLifecyclePolicy", {"repositoryName": "team/mine"})
     (rule,) = json.loads(policy["lifecyclePolicyText"])["rules"]
     assert rule["selection"]["tagStatus"] == "untagged", "what an endpoint may run is never removed"
-    assert repositories.sign_in(aws).user == "AWS"
+    registry = repositories.sign_in(aws)
+    assert registry is not None
+    assert registry.user == "AWS"
 
 
 @pytest.mark.parametrize("name", ["A", "a b", "-a", "a", "a//b", "x" * 300])
