@@ -66,9 +66,9 @@ def test_every_instance_type_of_the_api_is_understood():
 
     model: Any = session.get_session().get_service_model("sagemaker")
     for shape in ("ProductionVariantInstanceType", "TrainingInstanceType"):
-        for instance in model.shape_for(shape).enum:
+        for instance in model.shape_for(shape).metadata["enum"]:
             assert family(instance)
-    amis = set(model.shape_for("ProductionVariantInferenceAmiVersion").enum)
+    amis = set(model.shape_for("ProductionVariantInferenceAmiVersion").metadata["enum"])
     assert amis >= AMI_DRIVERS.keys()
     assert all("neuron" in ami for ami in amis - AMI_DRIVERS.keys())
 
@@ -78,7 +78,7 @@ def test_arm_families_are_those_that_aws_calls_graviton_or_grace():
 
     model: Any = session.get_session().get_service_model("sagemaker")
     refused = set()
-    for instance in model.shape_for("ProductionVariantInstanceType").enum:
+    for instance in model.shape_for("ProductionVariantInstanceType").metadata["enum"]:
         try:
             check(instance, None)
         except CombinationError as error:

@@ -35,7 +35,7 @@ HANDLER = """
 import json
 
 def model_fn(model_dir):
-    return None
+    return "no weights"
 
 def input_fn(body, content_type):
     return json.loads(body)
