@@ -77,12 +77,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
       byoc process --entrypoint "python3 -m tool" --image my-image:1.0
     """  # noqa: D301 - click's mark
     if entrypoint and script:  # the words are the command's
-<<<<<<< HEAD
-        arguments = (script, *arguments)
-        script = None
-=======
         arguments, script = (script, *arguments), None
->>>>>>> commands
     wish = processing.Processing(
         script=script,
         arguments=arguments,

@@ -205,15 +205,9 @@ def test_a_repository_is_made_once_scanned_with_a_rule(aws):
     policy = aws.call("ecr", "GetLifecyclePolicy", {"repositoryName": "team/mine"})
     (rule,) = json.loads(policy["lifecyclePolicyText"])["rules"]
     assert rule["selection"]["tagStatus"] == "untagged", "what an endpoint may run is never removed"
-<<<<<<< HEAD
-    signed = repositories.sign_in(aws)
-    assert signed is not None
-    assert signed.user == "AWS"
-=======
     registry = repositories.sign_in(aws)
     assert registry is not None
     assert registry.user == "AWS"
->>>>>>> commands
 
 
 @pytest.mark.parametrize("name", ["A", "a b", "-a", "a", "a//b", "x" * 300])
