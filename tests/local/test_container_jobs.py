@@ -196,7 +196,8 @@ def test_an_isolated_job_reaches_nothing(jobs):
     )
     jobs.wait(name)
     assert f"told None {name}" in jobs.log(name)
-    assert "refused 101" in jobs.log(name)
+    # Unreachable, or no answer at all: it depends on the host.
+    assert any(line.startswith("refused ") for line in jobs.log(name))
 
 
 def test_a_stop_is_sigterm_to_the_program(jobs):
