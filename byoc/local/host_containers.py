@@ -10,9 +10,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from byoc.local import relay
 from byoc.local.exports import variables
 from byoc.local.hosts import End, Host, HostError, Started
-from byoc.local.relay import Relay
 from byoc.local.runners.base import follow, lines_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ContainerCluster:
         self._image, self._job = image, job
         self._labels = {LABEL: str(home), SERVER_LABEL: str(os.getpid())}
         self._containers: list[Any] = []
-        self._relay: Relay | None = None
+        self._relay: relay.Relay | None = None
         self._network: Any = None
         self._client: Any = None
         try:
@@ -135,10 +135,9 @@ class ContainerCluster:
 
     def _address(self, url: str) -> str:
         """Where a container finds this endpoint."""
-        configured = self._network.attrs.get("IPAM", {}).get("Config") or [{}]
-        gateway = configured[0].get("Gateway", "")
+        gateway = relay.gateway(self._network.attrs)
         try:
-            self._relay = Relay(gateway, urlsplit(url).port or 80)
+            self._relay = relay.Relay(gateway, urlsplit(url).port or 80)
         except OSError as error:
             self.close()
             raise HostError(

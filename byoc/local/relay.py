@@ -8,8 +8,14 @@ containers of that network have, and hands connections on.
 from __future__ import annotations
 
 import contextlib
+import errno
+import ipaddress
 import socket
 import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CHUNK_BYTES = 1 << 16
 
@@ -26,6 +32,9 @@ class Relay:
     """
 
     def __init__(self, address: str, port: int) -> None:
+        if not address:
+            # An empty address would be every interface of this machine.
+            raise OSError(errno.EADDRNOTAVAIL, "the network has no gateway")
         self._to = ("127.0.0.1", port)
         self._listener = socket.create_server((address, 0))
         self.url = f"http://{address}:{self._listener.getsockname()[1]}"
@@ -64,3 +73,17 @@ def _copy(source: socket.socket, target: socket.socket, done: threading.Barrier)
     with contextlib.suppress(threading.BrokenBarrierError):
         done.wait()
     source.close()
+
+
+def gateway(network: Mapping[str, Any]) -> str:
+    """This machine's address in a network of the engine's; empty where there is none.
+
+    Args:
+        network: As the engine describes it. The default network's has no gateway in the
+            description until a container has been in it; it is the subnet's first address.
+    """
+    configured = (network.get("IPAM") or {}).get("Config") or [{}]
+    if named := configured[0].get("Gateway"):
+        return str(named)
+    subnet = configured[0].get("Subnet")
+    return str(next(ipaddress.ip_network(subnet).hosts())) if subnet else ""

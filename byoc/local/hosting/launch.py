@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from byoc.errors import RunnerError
 from byoc.local import exports, images, orphans
 from byoc.local.host_containers import LABEL, SERVER_LABEL
-from byoc.local.relay import Relay
+from byoc.local.relay import Relay, gateway
 from byoc.local.runners.docker import DockerRunner
 from byoc.local.runners.process import ProcessRunner
 
@@ -128,8 +128,7 @@ def _relay(url: str, on_line: Callable[[str], None]) -> Relay | None:
 
     try:
         network: Any = docker.from_env(timeout=5).networks.get("bridge")
-        configured = network.attrs.get("IPAM", {}).get("Config") or [{}]
-        return Relay(configured[0].get("Gateway", ""), urlsplit(url).port or 80)
+        return Relay(gateway(network.attrs), urlsplit(url).port or 80)
     except (docker.errors.DockerException, OSError) as error:
         on_line(f"containers cannot reach the local endpoint from here: {error}")
         return None
