@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byoc.local import orphans
+from byoc.local import orphans, standing_in
 from byoc.local.exports import variables
 from byoc.local.hosts import Bind, End, Host, HostError, Started
 from byoc.local.runners.base import follow
@@ -110,6 +110,7 @@ class ProcessCluster:
         environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)},
             "PATH": path,
+            **standing_in.defaults(),
             **host.environment,
             orphans.MARK: mark,
         }

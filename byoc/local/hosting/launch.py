@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from byoc.errors import RunnerError
-from byoc.local import exports, images, orphans
+from byoc.local import exports, images, orphans, standing_in
 from byoc.local.host_containers import LABEL, SERVER_LABEL
 from byoc.local.relay import Relay, gateway
 from byoc.local.runners.docker import DockerRunner
@@ -96,6 +96,7 @@ def _process(program: Program, on_line: Callable[[str], None]) -> Launched:
     # Processes that leave its group, or outlive it, are found by this.
     mark = orphans.mark(context.home.root, "serve", secrets.token_hex(8))
     environment = {
+        **standing_in.defaults(),
         **exports.variables(context.url, context.region),
         **program.environment,
         orphans.MARK: mark,
