@@ -7,6 +7,7 @@ once. One place turns errors into a line and an exit code (see ``byoc.errors``).
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -85,15 +86,17 @@ def group() -> click.Group:
 
 def main() -> None:
     """Run ``byoc``; ends the process with the exit code of what happened."""
-    try:
-        cli = group()
-    except ModuleNotFoundError as error:
+    # Looked for, not imported: the training image has click for another package's sake.
+    packages = ("docker", "rich", "click")
+    missing = next((name for name in packages if importlib.util.find_spec(name) is None), None)
+    if missing:
         print(
-            f"byoc: the package {error.name} is missing; byoc runs on the user's machine, "
+            f"byoc: the package {missing} is missing; byoc runs on the user's machine, "
             "install it there: pip install 'sagemaker-byoc[control]'",
             file=sys.stderr,
         )
         sys.exit(ByocError.exit_code)
+    cli = group()
     try:
         cli(prog_name="byoc")
     except ByocError as error:

@@ -109,7 +109,7 @@ def test_image_is_within_its_budget(built_image: BuiltImage) -> None:
     assert built_image.added_bytes <= built_image.budget_bytes
 
 
-def test_a_change_of_our_code_is_four_megabytes_at_most(built_image: BuiltImage) -> None:
+def test_a_change_of_our_code_is_five_megabytes_at_most(built_image: BuiltImage) -> None:
     named = {layer.instruction: layer.size_bytes for layer in built_image.layers}
     assert list(named)[-4:] == [
         "PyTorch and CUDA",
@@ -118,7 +118,7 @@ def test_a_change_of_our_code_is_four_megabytes_at_most(built_image: BuiltImage)
         "the example",
     ]
     # Before compression; a registry gets about a third of it, of an image of gigabytes.
-    assert named["sagemaker-byoc"] + named["the example"] < 4_000_000
+    assert named["sagemaker-byoc"] + named["the example"] < 5_000_000
 
 
 @pytest.mark.contract(102)
@@ -140,7 +140,7 @@ def test_no_secret_is_left_by_the_build(docker: Docker, image: str) -> None:
     )
     found = docker.run(image, "sh", "-c", f"({search}) 2>/dev/null").stdout.splitlines()
     # Public certificate bundles are no keys.
-    assert [path for path in found if not path.endswith("cacert.pem")] == []
+    assert [path for path in found if not path.endswith(("cacert.pem", "/roots.pem"))] == []
 
 
 @pytest.mark.contract(92)

@@ -57,7 +57,7 @@ def test_serve_in_the_training_image_ends_with_one_clear_line(docker: Docker, tr
 def test_byoc_in_an_image_says_where_it_belongs(docker: Docker, training_image: str) -> None:
     done = docker.run(training_image, "byoc", "--help")
     assert done.returncode == 1
-    assert done.stderr.startswith("byoc: the package click is missing")
+    assert done.stderr.startswith("byoc: the package docker is missing")
     assert len(done.stderr.splitlines()) == 1
 
 
