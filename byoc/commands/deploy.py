@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import deployments, endpoints, words
-from byoc.commands.options import INTERRUPTED, aws_command, instance_types, merged, toml_argument
-from byoc.commands.train import _texts
+from byoc.commands import options
+from byoc.commands.options import (
+    INTERRUPTED,
+    aws_command,
+    instance_types,
+    merged,
+    texts,
+    toml_argument,
+)
 from byoc.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -75,8 +82,8 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="A variable of the containers; again for each.",
 )
-@click.option("--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found.")
-@click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
+@options.role
+@options.bucket
 @click.option("--tag", "given_tags", multiple=True, metavar="KEY=VALUE", help="Of AWS.")
 @click.option("--update", is_flag=True, help="Change the endpoint --name; it serves meanwhile.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Until it serves.")
@@ -122,13 +129,13 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
         name=name,
         role=role,
         bucket=bucket,
-        environment=_texts(merged("environment", environment)),
+        environment=texts(merged("environment", environment)),
         serverless=deployments.Serverless(memory, concurrency or 5) if serverless else None,
         asynchronous=(
             deployments.Asynchronous(async_output, concurrency) if asynchronous else None
         ),
         update=update,
-        tags=_texts(merged("tags", words.pairs(given_tags, "tag", "team=vision"))),
+        tags=texts(merged("tags", words.pairs(given_tags, "tag", "team=vision"))),
     )
     console = call.console
     endpoint = endpoints.deploy(call.aws, deployment, may_create=call.may_create, report=console)

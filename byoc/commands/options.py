@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 AS_IS = "\b"
 #: As a shell reports a program that Ctrl-C has ended.
 INTERRUPTED = 130
+#: Options of every command that starts something.
+role = click.option(
+    "--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found."
+)
+bucket = click.option(
+    "--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT."
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,14 @@ def toml_argument(
 def merged(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A map of the TOML file with what is given on the command line on top."""
     return {**click.get_current_context().meta.get(f"byoc.{name}", {}), **given}
+
+
+def texts(values: dict[str, Any]) -> dict[str, str]:
+    """Values of a TOML file as text; booleans in small letters, as shells have them."""
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in values.items()
+    }
 
 
 def _names(command: click.Command) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import jobs, kinds, processing, words
+from byoc.commands import options
 from byoc.commands.options import aws_command, instance_types
 from byoc.commands.waiting import finish
 
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     "--max-time", default="1d", show_default=True, metavar="TIME", help="90s, 15m, 2h, 1d."
 )
 @click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE")
-@click.option("--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found.")
-@click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
+@options.role
+@options.bucket
 @click.option("--wait", "-w", is_flag=True, help="Wait for the end.")
 @aws_command(yes=True)
 def command(  # noqa: PLR0913 - a command has as many arguments as options

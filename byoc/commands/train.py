@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import jobs, kinds, words
-from byoc.commands.options import aws_command, instance_types, merged, toml_argument
+from byoc.commands import options
+from byoc.commands.options import aws_command, instance_types, merged, texts, toml_argument
 from byoc.commands.waiting import finish, wait_for
 from byoc.metrics import EXAMPLE_METRICS
 
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     metavar="IMAGE",
     help="A full name, or one in this account's registry.",
 )
-@click.option("--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found.")
-@click.option("--bucket", metavar="BUCKET", help="Default: BYOC_BUCKET, sagemaker-REGION-ACCOUNT.")
+@options.role
+@options.bucket
 @click.option(
     "--instance-type",
     "-t",
@@ -124,8 +125,8 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
         hyperparameters=merged("hyperparameters", {}),
         raw_hyperparameters=hyperparameters,
         max_seconds=words.seconds(max_time),
-        environment=_texts(merged("environment", environment)),
-        tags=_texts(merged("tags", words.pairs(given_tags, "tag", "team=vision"))),
+        environment=texts(merged("environment", environment)),
+        tags=texts(merged("tags", words.pairs(given_tags, "tag", "team=vision"))),
         **rest,
     )
     job = jobs.train(call.aws, training, may_create=call.may_create, report=call.console)
@@ -156,11 +157,3 @@ def show(call: Call, job: dict[str, Any]) -> None:
     if model:
         call.console.say(f"model {model}")
         call.console.say(f"serve it: byoc deploy --job {job['TrainingJobName']}")
-
-
-def _texts(values: dict[str, Any]) -> dict[str, str]:
-    """Values of a TOML file as text; booleans in small letters, as shells have them."""
-    return {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in values.items()
-    }

@@ -68,8 +68,8 @@ class Objects:
 
     def _read(self, backend: Any) -> None:
         for bucket in sorted(self._folder.iterdir()):
-            if not bucket.is_dir():
-                continue
+            if not (bucket / ".bucket.json").is_file():
+                continue  # the endpoint was killed while it made the bucket
             facts = json.loads((bucket / ".bucket.json").read_text())
             backend.create_bucket(facts["name"], facts["region"])
             for beside in sorted(bucket.glob(".*.json")):
