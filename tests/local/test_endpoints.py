@@ -186,7 +186,8 @@ def test_a_killed_container_is_started_again_and_the_endpoint_stays_in_service(h
     def again() -> bool:
         try:
             return bool(hosted.ask(pair, TargetVariant="two")["version"] == "two")
-        except hosted.runtime.exceptions.ServiceUnavailable:
+        except (hosted.runtime.exceptions.ServiceUnavailable, hosted.runtime.exceptions.ModelError):
+            # Refused while it is down; a connection that still got through to it is broken.
             return False
 
     eventually(again, 60)
