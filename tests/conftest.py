@@ -17,6 +17,7 @@ PLATFORM_PREFIXES = ("SAGEMAKER_", "SM_", "BYOC_", "AWS_", "TRAINING_JOB_", "MAS
 #: Settings of the test run itself.
 TEST_SETTINGS = (
     "BYOC_BASE_IMAGE",
+    "BYOC_CLIENTS",
     "BYOC_MLFLOW_PYTHON",
     "BYOC_ORACLE_PYTHON",
     "BYOC_SDK_V3",
