@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,20 +12,6 @@ from byoc.errors import ByocError
 from examples.demo import channel
 from examples.demo.errors import DemoError
 from examples.demo.story import Story
-
-if TYPE_CHECKING:
-    from byoc.local.runners.base import Runner
-
-
-def runner(engine: str) -> Runner:
-    """The runner called ``engine``."""
-    if engine == "process":
-        from byoc.local.runners.process import ProcessRunner  # noqa: PLC0415 - the chosen one only
-
-        return ProcessRunner()
-    from byoc.local.runners.docker import DockerRunner  # noqa: PLC0415 - same
-
-    return DockerRunner("sagemaker-byoc-training:latest", "sagemaker-byoc-inference:latest")
 
 
 def pairs(words: tuple[str, ...]) -> dict[str, str]:
@@ -68,7 +53,7 @@ def main(
         if seed is not None:
             hyperparameters["seed"] = str(seed)
         story = Story(
-            runner=runner(engine),
+            engine=engine,
             data=data,
             hyperparameters={**hyperparameters, **pairs(words)},
             seed=seed,

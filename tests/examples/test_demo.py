@@ -31,11 +31,11 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def left_running(output: Path) -> list[str]:
-    """Command lines of processes whose root is below ``output``."""
+    """Command lines of processes that know a folder below ``output``: the endpoint, its jobs."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"BYOC_ROOT={output}".encode() in (process / "environ").read_bytes():
+            if str(output / "sagemaker").encode() in (process / "environ").read_bytes():
                 found.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
@@ -49,6 +49,9 @@ def test_the_story_is_told_from_the_data_to_the_answer(tmp_path):
     assert code == 0, output
     steps = re.findall(r"^\[(\d)/6\]", output, re.MULTILINE)
     assert steps == ["1", "2", "3", "4", "5", "6"]
+    states = re.findall(r"^  ([A-Z][A-Za-z]+)$", output, re.MULTILINE)
+    job = ["Starting", "Downloading", "Training", "Uploading", "Completed"]
+    assert states == [*job, "Creating", "InService"]
     answer = re.search(r"^Most likely answer: (\d)\n  \(it is a (\d);", output, re.MULTILINE)
     assert answer
     bars = re.findall(r"^    (\d)  (█*) +(\d+\.\d\d) %$", output, re.MULTILINE)
@@ -56,11 +59,12 @@ def test_the_story_is_told_from_the_data_to_the_answer(tmp_path):
     probabilities = [float(bar[2]) for bar in bars]
     assert sum(probabilities) == pytest.approx(100, abs=0.1)
     assert probabilities[int(answer[1])] == max(probabilities)
-    assert "serve stopped with exit code 0" in output
+    assert "  | train: train.py succeeded after " in output
+    assert re.search(r"^  \| .* ready after .* code/inference.py", output, re.MULTILINE)
     for name in ("model.tar.gz", "digit.png", "train.log", "serve.log"):
         assert str(tmp_path / "out" / name) in output
         assert (tmp_path / "out" / name).is_file()
-    assert (tmp_path / "out/job/output/data/training-curve.png").is_file()
+    assert (tmp_path / "out/output/training-curve.png").is_file()
     assert left_running(tmp_path / "out") == []
 
 
@@ -74,7 +78,7 @@ def test_a_folder_many_digits_and_a_hyperparameter_can_be_given(tmp_path, digits
     )
     code, output = finish(process)
     assert code == 0, output
-    assert "train  (epochs=1 seed=0 lr=0.5 batch-size=32)" in output
+    assert "CreateTrainingJob  (epochs=1 seed=0 lr=0.5 batch-size=32)" in output
     assert re.search(r"\d+ of 20 digits \(SEED=0\.\.19\) answered right", output)
 
 
@@ -103,7 +107,7 @@ def test_a_failing_training_ends_the_story_with_its_reason(tmp_path):
     code, output = finish(demo(tmp_path / "out", "--hyperparameters", "batch-size=0"))
     assert code == 1
     last = output.splitlines()[-1]
-    assert last.startswith("demo: train ended with exit code 2: ")
+    assert last.startswith("demo: the training job is Failed: AlgorithmError: ")
     assert "--batch-size must be at least 1" in last
     assert left_running(tmp_path / "out") == []
 

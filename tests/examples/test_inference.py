@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from byoc.local.runners.base import Running
+
+
+def wait_until_ready(server: Running, lines: list[str]) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert server.poll() is None, lines
+        connection = http.client.HTTPConnection(*server.address, timeout=10)
+        with contextlib.suppress(OSError), contextlib.closing(connection):
+            connection.request("GET", "/ping")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(lines)
+
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Iterator[Callable[..., Any]]:
     """POST a body to the served example; the status and the answer."""
     from byoc.local.layout import TrainingLayout
     from byoc.local.runners.process import ProcessRunner
-    from examples.demo import asking
-    from examples.demo.story import EXAMPLE
+    from tests.examples.conftest import EXAMPLE
 
     root = tmp_path_factory.mktemp("job")
     lines: list[str] = []
@@ -33,7 +51,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Iterator[
     assert runner.train(layout, program, lines.append).wait() == 0, lines
     server = runner.serve(layout.model, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}, lines.append)
     try:
-        asking.wait_until_ready(server, lines.append)
+        wait_until_ready(server, lines)
 
         def post(body: bytes, content_type: str) -> tuple[int, bytes]:
             connection = http.client.HTTPConnection(*server.address, timeout=60)

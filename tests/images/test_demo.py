@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from byoc.local.host_containers import LABEL
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -30,13 +32,23 @@ def test_the_demo_tells_the_same_story_with_the_two_images(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Engine: containers of sagemaker-byoc-training:latest" in done.stdout
+    assert (
+        "Engine: containers of sagemaker-byoc-training and sagemaker-byoc-inference" in done.stdout
+    )
     assert re.search(r"^Most likely answer: \d$", done.stdout, re.MULTILINE)
-    assert "serve stopped with exit code 0" in done.stdout
-    names = subprocess.run(
-        [docker_cli, "ps", "--all", "--format", "{{.Names}}"],
+    assert "| byoc: runner docker: image sagemaker-byoc-training:latest" in done.stdout
+    assert "| byoc: runner docker: image sagemaker-byoc-inference:latest" in done.stdout
+    left = subprocess.run(
+        [
+            docker_cli,
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            f"label={LABEL}={tmp_path}/out/sagemaker",
+        ],
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.split()
-    assert not [name for name in names if re.match(r"byoc-(train|serve)-", name)]
+    ).stdout
+    assert left == ""

@@ -83,7 +83,7 @@ def launch(program: Program, on_line: Callable[[str], None]) -> Launched:
     """
     try:
         chosen = images.choose(program.image, program.runner)
-        on_line(chosen.words)
+        on_line(f"byoc: {chosen.words}")
         if chosen.image is None:
             return _process(program, on_line)
         return _container(program, chosen.image, on_line)
