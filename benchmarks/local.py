@@ -99,12 +99,12 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[tuple[str, float]]:
+def running(home: Path, runner: str = "process") -> Iterator[tuple[str, float]]:
     """A local endpoint: its URL, and the seconds from its command to its first answer."""
     byoc = Path(sys.executable).with_name("byoc")
     begun = time.monotonic()
     with subprocess.Popen(
-        [str(byoc), "local", "up", "--runner", "process"],
+        [str(byoc), "local", "up", "--runner", runner],
         env={**os.environ, "BYOC_HOME": str(home)},
         stdout=subprocess.PIPE,
         text=True,
@@ -120,23 +120,25 @@ def running(home: Path) -> Iterator[tuple[str, float]]:
             process.wait(120)
 
 
-def deploy(folder: Path, sample: model.Sample, url: str) -> Path:
-    """Host the model on one container; its root."""
+def client(service: str, url: str) -> Any:
+    """A client of boto3, pointed at an endpoint."""
     from boto3.session import Session  # noqa: PLC0415 - not part of what is timed before
 
-    def client(service: str) -> Any:
-        made: Any = Session()
-        return made.client(
-            service,
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
-        )
+    made: Any = Session()
+    return made.client(
+        service,
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
 
+
+def deploy(folder: Path, sample: model.Sample, url: str) -> Path:
+    """Host the model on one container; its root."""
     model.install(sample, folder / "content")
     pack(folder / "content" / "model", folder / "model.tar.gz")
-    s3, sagemaker = client("s3"), client("sagemaker")
+    s3, sagemaker = client("s3", url), client("sagemaker", url)
     s3.create_bucket(Bucket=BUCKET)
     s3.upload_file(str(folder / "model.tar.gz"), BUCKET, "model.tar.gz")
     container = {"Image": "inference", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"}
