@@ -7,21 +7,22 @@ an object (its name quoted), and beside it, in ``.NAME.json``, its metadata.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from byoc.local.arns import ACCOUNT, partition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -35,7 +36,9 @@ class Objects:
 
     def __init__(self, folder: Path, region: str) -> None:
         self._folder, self._region = folder, region
+        self._disk = _Disk(folder)
         self._application: Any = None
+        self._backend: Any = None
         self._failure: Exception | None = None
         self._loaded = threading.Event()
 
@@ -49,9 +52,9 @@ class Objects:
             )
             from moto.s3.models import S3Backend, s3_backends  # noqa: PLC0415 - heavy
 
-            backend = s3_backends[ACCOUNT][partition(self._region)]
-            self._read(backend)
-            _keep(S3Backend, backend, _Disk(self._folder))
+            self._backend = s3_backends[ACCOUNT][partition(self._region)]
+            self._read()
+            _keep(S3Backend, self._backend, self._disk)
             self._application = DomainDispatcherApplication(create_backend_app)
         except Exception as error:  # noqa: BLE001 - told to whoever asks
             self._failure = error
@@ -63,25 +66,56 @@ class Objects:
         self._loaded.wait()
         if self._failure is not None:
             raise self._failure
-        answer: Iterable[bytes] = self._application(environ, start_response)
+        # moto wants the path as it arrived; in the other one, %25 has become % already.
+        environ["RAW_URI"] = environ["REQUEST_URI"]
+        told: list[Any] = []
+        changed = self._disk.begin()
+        answer: Iterable[bytes] = self._application(environ, lambda *head: told.append(head))
+        # moto completes an object, its metadata for one, after it has put it: what is written is
+        # what stands when the request has been dealt with, and only then is the client answered.
+        try:
+            while changed:
+                (bucket, name), key = changed.popitem()
+                self._disk.put(bucket, key, partial(self._is_current, bucket, name, key))
+        except OSError as error:
+            self._again(bucket, name)
+            return _refuse(start_response, f"{name} cannot be stored: {error.strerror}")
+        start_response(*told[-1])
         return answer
 
-    def _read(self, backend: Any) -> None:
+    def _is_current(self, bucket: str, name: str, key: Any) -> bool:
+        kept = self._backend.buckets.get(bucket)
+        return kept is not None and kept.keys.get(name) is key
+
+    def _again(self, bucket: str, name: str) -> None:
+        """Have moto say what the disk says: an object could not be written."""
+        backend = self._backend
+        facts = self._disk.facts(bucket, name)
+        if facts is None:
+            type(backend).delete_object(backend, bucket, name)
+        else:
+            self._load(facts)
+
+    def _read(self) -> None:
         for bucket in sorted(self._folder.iterdir()):
             if not (bucket / ".bucket.json").is_file():
                 continue  # the endpoint was killed while it made the bucket
             facts = json.loads((bucket / ".bucket.json").read_text())
-            backend.create_bucket(facts["name"], facts["region"])
+            self._backend.create_bucket(facts["name"], facts["region"])
             for beside in sorted(bucket.glob(".*.json")):
                 if beside.name == ".bucket.json":
                     continue
                 facts = json.loads(beside.read_text())
-                path = bucket / facts["file"]
-                if not path.is_file():
-                    continue
-                key = backend.put_object(facts["bucket"], facts["name"], b"", etag=facts["etag"])
-                _fill(key, path)
-                key.set_metadata(facts["metadata"], replace=True)
+                if (bucket / facts["file"]).is_file():
+                    self._load(facts)
+
+    def _load(self, facts: dict[str, Any]) -> None:
+        backend: Any = self._backend
+        path = self._folder / quote(facts["bucket"], safe="") / facts["file"]
+        put = type(backend).put_object
+        key = put(backend, facts["bucket"], facts["name"], b"", etag=facts["etag"])
+        _fill(key, path)
+        key.set_metadata(facts["metadata"], replace=True)
 
 
 class _Disk:
@@ -89,6 +123,18 @@ class _Disk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._request = threading.local()
+        self._lock = threading.Lock()
+
+    def begin(self) -> dict[tuple[str, str], Any]:
+        """Note from now on what this thread changes: objects by their bucket and key."""
+        changed: dict[tuple[str, str], Any] = {}
+        self._request.changed = changed
+        return changed
+
+    def changed(self, bucket: str, key: Any) -> None:
+        """An object was put, and may be completed until the request ends."""
+        self._request.changed[bucket, key.name] = key
 
     def bucket(self, name: str, region: str) -> None:
         folder = self._folder / quote(name, safe="")
@@ -98,33 +144,48 @@ class _Disk:
     def no_bucket(self, name: str) -> None:
         shutil.rmtree(self._folder / quote(name, safe=""), ignore_errors=True)
 
-    def put(self, bucket: str, key: Any) -> None:
+    def put(self, bucket: str, key: Any, is_current: Callable[[], bool]) -> None:
+        """Write an object, unless another request has replaced or deleted it meanwhile.
+
+        Raises:
+            OSError: It cannot be written; what was there before still is.
+        """
         folder = self._folder / quote(bucket, safe="")
         file = _file(key.name)
         descriptor, part = tempfile.mkstemp(dir=folder, prefix=".part-")
         try:
-            with os.fdopen(descriptor, "wb") as target, key.lock:
-                buffer = key._value_buffer  # noqa: SLF001 - `value` would be all of it in memory
-                buffer.seek(0)
-                shutil.copyfileobj(buffer, target, _CHUNK_BYTES)
-            Path(part).replace(folder / file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(part).unlink()
-            raise
-        facts = {
-            "bucket": bucket,
-            "name": key.name,
-            "file": file,
-            "etag": key._etag,  # noqa: SLF001 - of several parts: computed otherwise
-            "metadata": dict(key.metadata),
-        }
-        _write(folder / f".{file}.json", json.dumps(facts).encode())
+            with os.fdopen(descriptor, "wb") as target:
+                whole = _copy(key, target)
+            facts = {
+                "bucket": bucket,
+                "name": key.name,
+                "file": file,
+                "etag": key._etag,  # noqa: SLF001 - of several parts: computed otherwise
+                "metadata": dict(key.metadata),
+            }
+            with self._lock:
+                if whole and is_current():
+                    Path(part).replace(folder / file)
+                    _write(folder / f".{file}.json", json.dumps(facts).encode())
+        finally:
+            Path(part).unlink(missing_ok=True)
 
-    def delete(self, bucket: str, name: str) -> None:
+    def facts(self, bucket: str, name: str) -> dict[str, Any] | None:
+        """What is kept of an object; None for one that is not there."""
+        beside = self._folder / quote(bucket, safe="") / f".{_file(name)}.json"
+        if not beside.is_file():
+            return None
+        found: dict[str, Any] = json.loads(beside.read_text())
+        return found
+
+    def delete(self, bucket: str, name: str, is_gone: Callable[[], bool]) -> None:
+        """Remove an object, unless another request has put it again meanwhile."""
+        self._request.changed.pop((bucket, name), None)
         folder = self._folder / quote(bucket, safe="")
-        for path in (folder / f".{_file(name)}.json", folder / _file(name)):
-            path.unlink(missing_ok=True)
+        with self._lock:
+            if is_gone():
+                for path in (folder / f".{_file(name)}.json", folder / _file(name)):
+                    path.unlink(missing_ok=True)
 
 
 def _file(name: str) -> str:
@@ -134,6 +195,18 @@ def _file(name: str) -> str:
     return f"{quoted[:120]}-{digest}"
 
 
+def _copy(key: Any, target: BinaryIO) -> bool:
+    """Write an object's content; whether all of it was still there."""
+    try:
+        with key.lock:
+            buffer = key._value_buffer  # noqa: SLF001 - `value` would be all of it in memory
+            buffer.seek(0)
+            shutil.copyfileobj(buffer, target, _CHUNK_BYTES)
+    except ValueError:  # closed: the object was replaced or deleted
+        return False
+    return True
+
+
 def _fill(key: Any, path: Path) -> None:
     with path.open("rb") as source:
         buffer = key._value_buffer  # noqa: SLF001 - `value` would be all of it in memory
@@ -141,6 +214,14 @@ def _fill(key: Any, path: Path) -> None:
         buffer.truncate()
         shutil.copyfileobj(source, buffer, _CHUNK_BYTES)
     key.contentsize = path.stat().st_size
+
+
+def _refuse(start_response: Any, message: str) -> list[bytes]:
+    """S3's own error, as its clients read it."""
+    body = f"<Error><Code>InternalError</Code><Message>{escape(message)}</Message></Error>".encode()
+    head = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+    start_response("500 Internal Server Error", head)
+    return [body]
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -168,12 +249,14 @@ def _keep(kind: Any, backend: Any, disk: _Disk) -> None:
 
     def put_object(bucket_name: str, *rest: Any, **more: Any) -> Any:
         key = originals["put_object"](backend, bucket_name, *rest, **more)
-        disk.put(bucket_name, key)
+        disk.changed(bucket_name, key)
         return key
 
     def delete_object(bucket_name: str, key_name: str, *rest: Any, **more: Any) -> Any:
         answer = originals["delete_object"](backend, bucket_name, key_name, *rest, **more)
-        disk.delete(bucket_name, key_name)
+        kept = backend.buckets[bucket_name].keys
+        # With versions, a mark of deletion stands in its place.
+        disk.delete(bucket_name, key_name, lambda: not hasattr(kept.get(key_name), "contentsize"))
         return answer
 
     for function in (create_bucket, delete_bucket, put_object, delete_object):
