@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from byoc.aws import Aws as Aws
+    from byoc.deletion import delete as delete
     from byoc.deployments import Asynchronous as Asynchronous
     from byoc.deployments import Deployment as Deployment
     from byoc.deployments import Serverless as Serverless
     from byoc.deployments import Variant as Variant
-    from byoc.doctor import Finding as Finding
-    from byoc.doctor import Patient as Patient
     from byoc.doctor import examine as examine
-    from byoc.endpoints import delete as delete
+    from byoc.endpoint_status import verify as verify
+    from byoc.endpoint_status import wait as wait_for_endpoint  # noqa: F401 - public
     from byoc.endpoints import deploy as deploy
-    from byoc.endpoints import verify as verify
-    from byoc.endpoints import wait as wait_for_endpoint  # noqa: F401 - public
     from byoc.errors import ByocError as ByocError
+    from byoc.findings import Finding as Finding
+    from byoc.findings import Patient as Patient
     from byoc.images import build as build
     from byoc.invocations import Answer as Answer
     from byoc.invocations import Question as Question
@@ -65,10 +65,10 @@ _PUBLIC = {
     "Aws": ("aws", "Aws"),
     "ByocError": ("errors", "ByocError"),
     "Deployment": ("deployments", "Deployment"),
-    "Finding": ("doctor", "Finding"),
+    "Finding": ("findings", "Finding"),
     "Logs": ("logs", "Logs"),
     "PROCESSING": ("kinds", "PROCESSING"),
-    "Patient": ("doctor", "Patient"),
+    "Patient": ("findings", "Patient"),
     "Processing": ("processing", "Processing"),
     "Question": ("invocations", "Question"),
     "Report": ("report", "Report"),
@@ -81,7 +81,7 @@ _PUBLIC = {
     "Variant": ("deployments", "Variant"),
     "build": ("images", "build"),
     "connect": ("settings", "connect"),
-    "delete": ("endpoints", "delete"),
+    "delete": ("deletion", "delete"),
     "deploy": ("endpoints", "deploy"),
     "describe": ("kinds", "describe"),
     "examine": ("doctor", "examine"),
@@ -96,8 +96,8 @@ _PUBLIC = {
     "train": ("jobs", "train"),
     "transform": ("transforms", "transform"),
     "unpack": ("packaging", "unpack"),
-    "verify": ("endpoints", "verify"),
-    "wait_for_endpoint": ("endpoints", "wait"),
+    "verify": ("endpoint_status", "verify"),
+    "wait_for_endpoint": ("endpoint_status", "wait"),
     "wait_for_job": ("jobs", "wait"),
 }
 

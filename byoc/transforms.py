@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byoc import endpoints, hosts, settings, uploads, words
+from byoc import hosts, models, settings, uploads, words
 from byoc.deployments import IMAGE, INSTANCE_TYPE, Deployment, Variant
 from byoc.deployments import check as check_deployment
 from byoc.errors import CombinationError, SettingsError
@@ -98,8 +98,8 @@ def transform(
             [variant], name=name, role=wish.role, bucket=wish.bucket, environment=wish.environment
         )
         check_deployment(deployment)
-        ami = batch_ami(wish.instance_type, endpoints.cuda_of(aws, variant))
-        model = endpoints.make_model(aws, deployment, name, may_create=may_create, report=report)
+        ami = batch_ami(wish.instance_type, models.cuda_of(aws, variant))
+        model = models.make_model(aws, deployment, name, may_create=may_create, report=report)
     bucket = ""
     if wish.output is None or not wish.input.startswith("s3://"):
         bucket = settings.bucket(aws, wish.bucket, may_create=may_create, report=report)

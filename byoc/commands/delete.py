@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from byoc import endpoints, kinds
+from byoc import deletion, kinds
 from byoc.commands.options import aws_command
 from byoc.errors import NotFoundError, SettingsError
 
@@ -39,12 +39,12 @@ def command(
     for name in names:
         try:
             if of is kinds.ENDPOINT:
-                parts = endpoints.composition(call.aws, name) if not call.dry_run else []
+                parts = deletion.composition(call.aws, name) if not call.dry_run else []
                 kept = [part for part in parts if not (keep_models and part[0] is kinds.MODEL)]
                 _agree(call, ", ".join(f"{part.words} {one}" for part, one in kept))
                 gone += [
                     {"kind": part, "name": one}
-                    for part, one in endpoints.delete(
+                    for part, one in deletion.delete(
                         call.aws, name, with_models=not keep_models, report=call.console
                     )
                 ]

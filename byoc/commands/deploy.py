@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from byoc import deployments, endpoints, words
+from byoc import deployments, endpoint_status, endpoints, words
 from byoc.commands import options
 from byoc.commands.options import (
     INTERRUPTED,
@@ -144,15 +144,17 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     described: dict[str, Any] = {"EndpointName": endpoint.name}
     if wait:
         try:
-            described = endpoints.wait(
+            described = endpoint_status.wait(
                 call.aws, endpoint.name, config=endpoint.config, report=console
             )
         except KeyboardInterrupt:
             console.say(f"\nthe endpoint is still being made: byoc describe {endpoint.name}; take "
                         f"it away: byoc delete {endpoint.name}")  # fmt: skip
             raise SystemExit(INTERRUPTED) from None
-        for line in endpoints.verify(endpoint, described):
+        for line in endpoint_status.verify(endpoint.images, described):
             console.say(line)
+        for kind, former in endpoint.former:
+            console.say(f"no longer used: {kind.words} {former}")
         console.say(f"ask it: byoc invoke {endpoint.name} FILE")
     console.say(f"take it away: byoc delete {endpoint.name}")
     if console.machine:

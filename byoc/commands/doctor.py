@@ -6,13 +6,13 @@ import dataclasses
 
 import click
 
-from byoc import doctor, jobs
+from byoc import doctor, findings, jobs
 from byoc.console import Console
 from byoc.deployments import INSTANCE_TYPE
 from byoc.errors import ByocError, DoctorError
 from byoc.settings import connect
 
-SIGNS = {doctor.OK: ("✓", "green"), doctor.NOTE: ("·", "yellow"), doctor.WRONG: ("✗", "red")}
+SIGNS = {findings.OK: ("✓", "green"), findings.NOTE: ("·", "yellow"), findings.WRONG: ("✗", "red")}
 
 
 @click.command("doctor")
@@ -60,7 +60,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
         aws = connect(region, profile=profile, endpoint_url=endpoint_url, impatient=True)
     except ByocError as error:
         why = str(error)
-    patient = doctor.Patient(aws, why, role, bucket, training_type, endpoint_type)
+    patient = findings.Patient(aws, why, role, bucket, training_type, endpoint_type)
     console = Console(machine=as_json)
     found = []
     for finding in doctor.examine(patient):
@@ -69,12 +69,12 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
             _show(console, finding)
     if as_json:
         console.result([dataclasses.asdict(one) for one in found])
-    wrong = [one.subject for one in found if one.state == doctor.WRONG]
+    wrong = [one.subject for one in found if one.state == findings.WRONG]
     if wrong:
         raise DoctorError(f"to be mended: {', '.join(wrong)}")
 
 
-def _show(console: Console, finding: doctor.Finding) -> None:
+def _show(console: Console, finding: findings.Finding) -> None:
     sign, colour = SIGNS[finding.state]
     shown = sign if console.unicode else finding.state
     shown = click.style(shown, fg=colour) if console.lively else shown

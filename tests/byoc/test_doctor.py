@@ -12,8 +12,9 @@ import pytest
 
 from byoc import doctor, image_facts
 from byoc.aws import Aws
-from byoc.doctor import NOTE, OK, WRONG, Patient, examine
+from byoc.doctor import examine
 from byoc.errors import DoctorError, NotFoundError
+from byoc.findings import NOTE, OK, WRONG, Finding, Patient
 
 TRUST = json.dumps({"Statement": [{"Principal": {"Service": "sagemaker.amazonaws.com"}}]})
 READ = ("Describe", "Get", "Head", "List", "Simulate", "Batch")
@@ -79,7 +80,7 @@ def test_what_does_not_answer_in_time_is_said(monkeypatch):
     go = threading.Event()
     checks = {
         "slow": lambda _: go.wait(30) and [],
-        "quick": lambda _: [doctor.Finding("quick", OK, "")],
+        "quick": lambda _: [Finding("quick", OK, "")],
     }
     monkeypatch.setattr(doctor, "CHECKS", checks)
     started = time.monotonic()
@@ -94,9 +95,7 @@ def test_a_check_that_breaks_breaks_no_other(monkeypatch):
     def broken(_) -> None:
         raise RuntimeError("oh")
 
-    monkeypatch.setattr(
-        doctor, "CHECKS", {"a": broken, "b": lambda _: [doctor.Finding("b", OK, "")]}
-    )
+    monkeypatch.setattr(doctor, "CHECKS", {"a": broken, "b": lambda _: [Finding("b", OK, "")]})
     found = by_subject(examine(Patient(None)))
     assert (found["a"].state, found["b"].state) == (NOTE, OK)
 
