@@ -98,7 +98,7 @@ class JobResource:
         self._sort.check(request)
         with self._lock:
             document = self._shelf.create(request, **self._status.new(request))
-            self._jobs.start(request[self._name])
+            self._jobs.start(request[self._name], request)
         return {self._sort.kind.arn_member: document[self._sort.kind.arn_member]}
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class JobResource:
                 if document[self._state] not in self._status.RUNNING or self._jobs.find(name):
                     continue
                 if document["_waiting"]:
-                    self._jobs.start(name)
+                    self._jobs.start(name, document)
                 else:
                     self._shelf.update(name, lambda one: self._status.fail(one, ENDED))
                     job_output.remove(self._folder(name))

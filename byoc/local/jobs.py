@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from byoc.local import demand
 from byoc.local.hosts import End, HostError
 
 if TYPE_CHECKING:
@@ -78,9 +79,14 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
-    def start(self, name: str) -> None:
-        """Give a job its place and its thread."""
-        job = Job(name, self._queue.enter())
+    def start(self, name: str, request: Mapping[str, Any]) -> None:
+        """Give a job its place and its thread.
+
+        Args:
+            name: Its name.
+            request: That made it, or its document.
+        """
+        job = Job(name, self._queue.enter(demand.of(request)))
         with self._lock:
             self._jobs[name] = job
         job.thread = threading.Thread(target=self._run, args=(job,), name=name, daemon=True)

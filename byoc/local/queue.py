@@ -1,8 +1,8 @@
-"""The jobs of this machine in the order in which they came, a few at a time.
+"""The jobs of this machine in the order in which they came, as many as have room.
 
 A training, processing or transform job enters when it is created and waits in its own thread::
 
-    ticket = queue.enter()                       # in the Create action: keeps the order
+    ticket = queue.enter(demand.of(request))     # in the Create action: keeps the order
     ...
     if ticket.wait(lambda before: tell(f"{before} jobs are before this one")):
         run()                                    # it is this job's turn
@@ -20,28 +20,35 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from byoc.local.demand import Demand, fit, machine
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: One: a job may use all cores and all memory, as it has them to itself on the platform.
-PLACES_VARIABLE, PLACES = "BYOC_LOCAL_JOBS", 1
+PLACES_VARIABLE = "BYOC_LOCAL_JOBS"
 
 
 class Queue:
-    """At most ``places`` jobs run; the others wait.
+    """Jobs run beside each other while their instances have room in this machine.
 
     Args:
-        places: Default: ``BYOC_LOCAL_JOBS``, else one.
+        places: So many run in any case; default: ``BYOC_LOCAL_JOBS``, if it is set.
+        capacity: Cores and memory; default: this machine's.
     """
 
-    def __init__(self, places: int | None = None) -> None:
+    def __init__(self, places: int | None = None, capacity: Demand | None = None) -> None:
         self._places = _places() if places is None else places
+        self._capacity = capacity or machine()
         self._tickets: list[Ticket] = []
         self._changed = threading.Condition()
 
-    def enter(self) -> Ticket:
-        """Join the end."""
-        ticket = Ticket(self)
+    def enter(self, demand: Demand) -> Ticket:
+        """Join the end.
+
+        Args:
+            demand: What the job's instances have.
+        """
+        ticket = Ticket(self, demand)
         with self._changed:
             self._tickets.append(ticket)
         return ticket
@@ -71,7 +78,16 @@ class Queue:
         """How many must end, or leave, before its turn; those that run at its side do not count."""
         if ticket not in self._tickets:
             return 0
-        return max(0, self._tickets.index(ticket) - self._places + 1)
+        earlier = self._tickets[: self._tickets.index(ticket)]
+        for count in range(len(earlier)):
+            if self._fit([*earlier[count:], ticket]):
+                return count
+        return len(earlier)
+
+    def _fit(self, tickets: list[Ticket]) -> bool:
+        if self._places is not None:
+            return len(tickets) <= self._places
+        return fit((ticket.demand for ticket in tickets), self._capacity)
 
     def _withdraw(self, ticket: Ticket) -> bool:
         with self._changed:
@@ -92,8 +108,8 @@ class Queue:
 class Ticket:
     """A job's place in the queue."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    def __init__(self, queue: Queue, demand: Demand) -> None:
+        self._queue, self.demand = queue, demand
         self.running = self.withdrawn = False
 
     def wait(self, tell: Callable[[int], None] = lambda _: None) -> bool:
@@ -123,8 +139,9 @@ def before(count: int) -> str:
     return f"Waiting on this machine: {count} {are} before this one"
 
 
-def _places() -> int:
+def _places() -> int | None:
+    given = os.environ.get(PLACES_VARIABLE, "")
     try:
-        return max(1, int(os.environ.get(PLACES_VARIABLE, PLACES)))
+        return max(1, int(given))
     except ValueError:
-        return PLACES
+        return None

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from byoc.local import demand
 from byoc.local.faults import AwsError, invalid, limit_exceeded
 from byoc.local.hosting import model_data
 from byoc.local.hosting.plans import container_of
@@ -84,7 +85,7 @@ class TransformJobs:
         document = self._shelf.create(request, TransformJobStatus="InProgress")
         name = request["TransformJobName"]
         job = Job(document, container, self._folder / name, self._context, self._runner)
-        ticket = self._queue.enter()
+        ticket = self._queue.enter(demand.of(request))
         thread = threading.Thread(
             target=self._run, args=(name, job, ticket), name=f"transform-{name}", daemon=True
         )

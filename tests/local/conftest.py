@@ -44,7 +44,8 @@ class Endpoint:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "byoc.main", *words],
-            env={**environ, "BYOC_HOME": str(self.home), **self.environ},
+            # One job at a time, however large the machine.
+            env={**environ, "BYOC_HOME": str(self.home), "BYOC_LOCAL_JOBS": "1", **self.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
