@@ -108,6 +108,20 @@ def test_loader_workers_share_the_files(channel):
     assert sorted(loader) == list(range(6))
 
 
+def test_workers_that_live_on_have_the_next_epoch_s_order(channel):
+    channel({f"{n}.txt": "x" for n in range(8)})
+    dataset = ChannelDataset("training", shuffle_seed=5)
+    loader: Any = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=1, persistent_workers=True
+    )
+    orders = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        orders.append([path.name for path in loader])
+    assert orders[0] == orders[2] != orders[1]
+    del loader
+
+
 def test_files_come_in_another_order_each_epoch_the_same_on_all(channel, rank):
     channel({f"{n}.txt": "x" for n in range(8)})
     orders = []

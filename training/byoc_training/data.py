@@ -169,7 +169,9 @@ class ChannelDataset(torch.utils.data.IterableDataset[Any]):
         self._records = records
         self._decode = decode
         self._shuffle_seed = shuffle_seed
-        self._epoch = 0
+        # Workers that outlive an epoch (persistent_workers) see the next one too.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def _check_pipe(self, records: str) -> None:
         name = self.channel.name
@@ -184,7 +186,7 @@ class ChannelDataset(torch.utils.data.IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Before each epoch, from 0: which FIFO is read, and the order of the files."""
-        self._epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         """This process's items of the epoch."""
@@ -199,13 +201,13 @@ class ChannelDataset(torch.utils.data.IterableDataset[Any]):
                 f"channel {self.channel.name!r} is in Pipe mode and the DataLoader has "
                 f"{worker.num_workers} workers; a FIFO has one reader: num_workers=0 or 1"
             )
-        with self.channel.pipe(self._epoch) as stream:
+        with self.channel.pipe(int(self._epoch)) as stream:
             yield from share.take(_split(stream, self._records))
 
     def _filed(self, share: Share) -> Iterator[Any]:
         files = self.channel.files()
         if self._shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(self._shuffle_seed + self._epoch)
+            generator = torch.Generator().manual_seed(self._shuffle_seed + int(self._epoch))
             files = [files[i] for i in torch.randperm(len(files), generator=generator).tolist()]
         if self._records == "files":
             yield from share.take(iter(files))
