@@ -7,7 +7,7 @@ import traceback
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
-from byoc.local import sagemaker_api
+from byoc.local import browsers, sagemaker_api
 from byoc.local.faults import AwsError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Application:
         """Answer a request."""
         request_id = str(uuid.uuid4())
         try:
+            browsers.refuse(environ)
             target = environ.get("HTTP_X_AMZ_TARGET", "")
             path = environ.get("PATH_INFO", "")
             if target.startswith(sagemaker_api.TARGET):
