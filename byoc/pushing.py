@@ -122,7 +122,8 @@ def push_to(
 
     target = f"{registry.host}/{repository}"
     try:
-        client.api.tag(image, target, tag, force=True)
+        # By its id: the name may be given to another image while gigabytes are on their way.
+        client.api.tag(image_id or image, target, tag, force=True)
         events = client.api.push(
             target,
             tag,

@@ -411,6 +411,19 @@ def test_a_push_to_a_real_registry_is_verified_there(
 
 
 @pytest.mark.docker
+def test_what_is_pushed_is_the_image_that_was_looked_at_whatever_has_its_name_now(
+    real, engine, small_image
+):
+    image_id = engine.api.inspect_image(small_image)["Id"]
+    name = small_image.partition(":")[0]
+    engine.api.import_image_from_data(b"\0" * 1024, repository=name, tag="1")
+    assert engine.api.inspect_image(small_image)["Id"] != image_id
+    pushed = pushing.push_to(real, engine, small_image, name, "1", image_id=image_id)
+    seen = verify(real, name, "1", config_digest=image_id)
+    assert pushed.digest == seen.digest
+
+
+@pytest.mark.docker
 def test_a_push_with_a_wrong_password_is_a_credentials_error(real, engine, small_image):
     wrong = Registry(real.host, USER, "wrong", real.ca_bundle)
     with pytest.raises(CredentialsError, match="sign in again"):
