@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from byoc.local import roles
 from byoc.local.arns import ACCOUNT, partition
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Objects:
             backend = s3_backends[ACCOUNT][partition(self._region)]
             self._read(backend)
             _keep(S3Backend, backend, _Disk(self._folder))
+            roles.prepare(self._region)
             self._application = DomainDispatcherApplication(create_backend_app)
         except Exception as error:  # noqa: BLE001 - told to whoever asks
             self._failure = error
