@@ -13,11 +13,11 @@ from sagemaker.core.resources import Tag as TagResource
 from sagemaker.core.resources import TrainingJob
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, MetricDefinition, Tag
-from sdk3_user import INSTANCE, ROLE, listed, log_of, tell
+from sdk3_user import INSTANCE, ROLE, heard, listed, tell
 
 folder, image = sys.argv[1:]
 session = Session()
-test = session.upload_data(folder, key_prefix="digits")
+test = session.upload_data(folder, key_prefix="held-out")
 trainer = ModelTrainer(
     training_image=image,
     role=ROLE,
@@ -33,7 +33,8 @@ channels = [
     InputData(channel_name="training", data_source=folder),
     InputData(channel_name="test", data_source=test, content_type="application/x-idx"),
 ]
-trainer.train(input_data_config=channels, wait=True, logs=True)
+with heard() as log:
+    trainer.train(input_data_config=channels, wait=True, logs=True)
 job = TrainingJob.get(trainer._latest_training_job.training_job_name)  # as another session finds it
 tell(
     job=job.training_job_name,
@@ -47,5 +48,5 @@ tell(
     model_data=job.model_artifacts.s3_model_artifacts,
     model_files=listed(session, job.model_artifacts.s3_model_artifacts),
     tags=[[one.key, one.value] for one in TagResource.get_all(job.training_job_arn)],
-    log=log_of(session, job.training_job_name),
+    log=log,
 )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import logging
 import tarfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from botocore.exceptions import ClientError
     from sagemaker.core.helper.session_helper import Session
 
 #: The endpoint's own; the SDK asks IAM whether it is there and suffices.
@@ -43,7 +49,12 @@ def log_of(session: Session, job: str, host: str = "algo-1") -> list[str]:
     """What a host of a training job has said, from CloudWatch."""
     logs = session.boto_session.client("logs")
     group = "/aws/sagemaker/TrainingJobs"
-    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/{host}")
+    try:
+        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/{host}")
+    except logs.exceptions.ResourceNotFoundException:
+        return []
+    if not streams["logStreams"]:
+        return []
     pages = logs.get_paginator("filter_log_events").paginate(
         logGroupName=group,
         logStreamNames=[one["logStreamName"] for one in streams["logStreams"]],
@@ -54,3 +65,37 @@ def log_of(session: Session, job: str, host: str = "algo-1") -> list[str]:
 def tell(**found: Any) -> None:
     """The last line."""
     print(f"\n{json.dumps(found, default=str)}", flush=True)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it; a minute is too long."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """What the SDK logs within: by itself it shows nothing, logging is the application's."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.extend(record.getMessage().splitlines())  # type: ignore[method-assign]
+    logger = logging.getLogger("sagemaker")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def right(answers: Any, labels: list[int]) -> float:
+    """The share of right answers among rows of ten log-probabilities."""
+    rows = np.asarray(answers)
+    assert rows.shape == (len(labels), 10), rows.shape
+    return float(np.mean(rows.argmax(axis=1) == labels))
+
+
+def code_of(error: ClientError) -> str:
+    """What AWS calls an error."""
+    code: str = error.response["Error"]["Code"]
+    return code
