@@ -151,13 +151,13 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
     """The model's expression in Python's syntax; None where it has none."""
     translated, in_brackets = "", False
     for step in _STEP.finditer(pattern):
-        token = step[0]
+        part = step[0]
         if name := step[1]:
             characters = _POSIX.get(name) or _category(name)
             translated += characters if in_brackets else f"[{characters}]"
             continue
-        in_brackets = token != "]" if in_brackets else token == "["
-        translated += r"\Z" if token == r"\z" else token
+        in_brackets = part != "]" if in_brackets else part == "["
+        translated += r"\Z" if part == r"\z" else part
     try:
         return re.compile(translated, re.DOTALL)
     except re.error:

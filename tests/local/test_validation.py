@@ -29,7 +29,7 @@ def test_a_tag_has_letters_numbers_spaces_and_some_signs(sagemaker, text):
 
 @pytest.mark.parametrize("text", ["a#b", "a\\b", "a*", "€", "a\tb"])
 def test_a_tag_has_no_other_sign(sagemaker, text):
-    with pytest.raises(ClientError, match="'tags.1.member.key' failed to satisfy constraint"):
+    with pytest.raises(ClientError, match=r"'tags\.1\.member\.key' failed to satisfy constraint"):
         sagemaker.add_tags(ResourceArn=ARN, Tags=[{"Key": text, "Value": ""}])
 
 

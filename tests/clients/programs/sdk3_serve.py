@@ -41,7 +41,18 @@ config = EndpointConfig.create(
 )
 endpoint = Endpoint.create(endpoint_name="sdk3-digits", endpoint_config_name="sdk3-digits")
 at_first = endpoint.endpoint_status
-endpoint.wait_for_status("InService", poll=1)
+# The SDK's builder takes a container of the user's own as it is: no model object, only an archive.
+builder = ModelBuilder(
+    image_uri=image,
+    s3_model_data_url=artifact,
+    role_arn=ROLE,
+    instance_type=INSTANCE,
+    env_vars=workers,
+)
+built = builder.build()
+other = builder.deploy(endpoint_name="sdk3-built", initial_instance_count=1, wait=False)
+for one in (endpoint, other):
+    one.wait_for_status("InService", poll=1)
 
 
 def asked(content_type: str, body: bytes | str, accept: str) -> bytes:
@@ -74,17 +85,6 @@ try:
 except ClientError as error:
     found["refused"] = [code_of(error), error.response["OriginalStatusCode"], str(error)]
 
-# The SDK's builder takes a container of the user's own as it is: no model object, only an archive.
-builder = ModelBuilder(
-    image_uri=image,
-    s3_model_data_url=artifact,
-    role_arn=ROLE,
-    instance_type=INSTANCE,
-    env_vars=workers,
-)
-built = builder.build()
-other = builder.deploy(endpoint_name="sdk3-built", initial_instance_count=1, wait=False)
-other.wait_for_status("InService", poll=1)
 answer = other.invoke(body=json.dumps(pictures.tolist()), content_type=as_json, accept=as_json)
 found["built"] = {
     "image": built.primary_container.image,
