@@ -6,6 +6,7 @@ import json
 import traceback
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
+from xml.sax.saxutils import escape
 
 from byoc.local import browsers, sagemaker_api
 from byoc.local.faults import AwsError
@@ -19,6 +20,8 @@ JSON = "application/x-amz-json-1.1"
 #: The largest request that is no upload: 25 MB and what surrounds it (contract section 7.3).
 LARGEST_REQUEST_BYTES = 26 * 2**20
 HEALTH = "/_byoc/health"
+#: How services whose requests are forms (IAM, STS) tell an error; S3 tells it without the frame.
+QUERY_ERROR = "<ErrorResponse>{error}<RequestId>{request_id}</RequestId></ErrorResponse>"
 
 
 class Runtime(Protocol):
@@ -61,15 +64,35 @@ class Application:
                 return self._runtime(environ, start_response, request_id)
             if path == HEALTH:
                 return _json(start_response, 200, {"status": "ok"}, request_id)
-            return self._others(environ, start_response)
+            return self._ask_others(environ, start_response, request_id)
         except AwsError as error:
             return tell(start_response, error, request_id)
         except Exception:  # noqa: BLE001 - a fault of ours is told as AWS tells its own
-            self._log(f"request {request_id} failed\n{traceback.format_exc()}")
-            fault = AwsError(
-                "InternalFailure", f"the local endpoint failed; see its log for {request_id}", 500
-            )
-            return tell(start_response, fault, request_id)
+            return tell(start_response, self._fault(request_id), request_id)
+
+    def _ask_others(self, environ: Any, start_response: Any, request_id: str) -> Iterable[bytes]:
+        """The other services; what fails is told in the protocol that the service's clients read.
+
+        Bodies of requests are read by then: form and service are taken from the headers.
+        """
+        try:
+            return self._others(environ, start_response)
+        except NotImplementedError as error:
+            fault = AwsError("NotImplemented", f"{error}; it does not run locally", 501)
+        except Exception:  # noqa: BLE001 - a fault of ours is told as AWS tells its own
+            fault = self._fault(request_id)
+        if _signed_for(environ) == "s3":
+            fault.code = {"InternalFailure": "InternalError"}.get(fault.code, fault.code)
+            return _xml(start_response, fault, request_id, "{error}")
+        if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+            return _xml(start_response, fault, request_id, QUERY_ERROR)
+        return tell(start_response, fault, request_id)
+
+    def _fault(self, request_id: str) -> AwsError:
+        self._log(f"request {request_id} failed\n{traceback.format_exc()}")
+        return AwsError(
+            "InternalFailure", f"the local endpoint failed; see its log for {request_id}", 500
+        )
 
 
 def read(environ: Any, most: int = LARGEST_REQUEST_BYTES) -> bytes:
@@ -116,6 +139,18 @@ def _json(
             *headers,
         ],
     )
+    return [body]
+
+
+def _xml(start_response: Any, error: AwsError, request_id: str, frame: str) -> list[bytes]:
+    told = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+    body = frame.format(error=told, request_id=request_id).encode()
+    headers = [
+        ("Content-Type", "text/xml"),
+        ("Content-Length", str(len(body))),
+        ("x-amzn-RequestId", request_id),
+    ]
+    start_response(f"{error.status} Error", headers)
     return [body]
 
 

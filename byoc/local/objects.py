@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
+from byoc.local import roles
 from byoc.local.arns import ACCOUNT, partition
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Objects:
             self._backend = s3_backends[ACCOUNT][partition(self._region)]
             self._read()
             _keep(S3Backend, self._backend, self._disk)
+            roles.prepare(self._region)
             self._application = DomainDispatcherApplication(create_backend_app)
         except Exception as error:  # noqa: BLE001 - told to whoever asks
             self._failure = error

@@ -6,6 +6,8 @@ import datetime as dt
 import functools
 import math
 import re
+import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from byoc.local.faults import AwsError, invalid
@@ -18,10 +20,9 @@ Shape = Any
 #: Names of JSON's types in the words of AWS's deserialiser.
 _TYPES = {"string": str, "boolean": bool, "integer": int, "long": int, "structure": dict,
           "map": dict, "list": list}  # fmt: skip
-#: Classes of POSIX and Java that Python's expressions do not have.
-_CLASSES = {r"\p{ASCII}": r"\x00-\x7f", r"\p{Print}": r"\x20-\x7e", r"\p{Alnum}": "a-zA-Z0-9",
-            r"\p{L}": "^\\W\\d_", r"\p{Z}": r"\s", r"\p{N}": r"\d", r"\p{M}": r"̀-ͯ",
-            r"\p{S}": r"$+<=>^`|~", r"\p{P}": r"!-/:-@\[-`{-~"}  # fmt: skip
+#: A step through an expression: a class of POSIX or Unicode by name, an escape, or a character.
+_STEP = re.compile(r"\\p\{(\w+)\}|\\.|.", re.DOTALL)
+_POSIX = {"ASCII": r"\x00-\x7f", "Print": r"\x20-\x7e", "Alnum": "a-zA-Z0-9"}
 
 
 def parse(value: Any, shape: Shape) -> Any:
@@ -148,15 +149,32 @@ def _spelled(value: str, shape: Shape, path: str) -> Iterator[str]:
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str] | None:
     """The model's expression in Python's syntax; None where it has none."""
-    translated = pattern.replace(r"\z", r"\Z")
-    for name, characters in _CLASSES.items():
-        inside = re.sub(r"(\[[^\]]*)" + re.escape(name), r"\1" + characters.replace("\\", r"\\"),
-                        translated)  # fmt: skip
-        translated = inside.replace(name, f"[{characters}]")
+    translated, in_brackets = "", False
+    for step in _STEP.finditer(pattern):
+        part = step[0]
+        if name := step[1]:
+            characters = _POSIX.get(name) or _category(name)
+            translated += characters if in_brackets else f"[{characters}]"
+            continue
+        in_brackets = part != "]" if in_brackets else part == "["
+        translated += r"\Z" if part == r"\z" else part
     try:
         return re.compile(translated, re.DOTALL)
     except re.error:
         return None
+
+
+@functools.cache
+def _category(name: str) -> str:
+    """The characters of one of Unicode's categories, such as L for letters, as ranges."""
+    numbers = (n for n in range(sys.maxunicode + 1) if unicodedata.category(chr(n))[0] == name)
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
 
 
 def _failed(value: Any, path: str, constraint: str) -> str:

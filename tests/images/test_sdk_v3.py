@@ -1,6 +1,6 @@
 """What ModelTrainer of SageMaker SDK v3 starts: its own drivers, in the image, on two hosts.
 
-Runs when BYOC_SDK_V3 names a folder with the SDK's package, as tests/images/fetch-sdk-v3 makes it.
+Runs when BYOC_CLIENTS names the clients' environments, as tests/clients/make-clients makes them.
 The script and the channels are put together as its ModelTrainer does.
 """
 
@@ -42,10 +42,11 @@ dist.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def sdk() -> Path:
-    folder = os.environ.get("BYOC_SDK_V3")
+    folder = os.environ.get("BYOC_CLIENTS")
     if not folder:
-        pytest.skip("name a folder with SageMaker SDK v3 in BYOC_SDK_V3")
-    return Path(folder) / "sagemaker" / "train"
+        pytest.skip("no SDK here; tests/clients/make-clients makes it, BYOC_CLIENTS names it")
+    (packages,) = Path(folder).glob("sdk3/lib/python3.*/site-packages")
+    return packages / "sagemaker" / "train"
 
 
 @pytest.fixture
