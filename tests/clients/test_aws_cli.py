@@ -235,8 +235,9 @@ def test_what_does_not_exist_is_told_in_amazons_words(aws):
             f"{message}" in said
         )
     code, said = refused(
-        aws, "sagemaker-runtime", "invoke-endpoint", "--endpoint-name", "nobody", "answer"
-    )
+        aws, "sagemaker-runtime", "invoke-endpoint", "--endpoint-name", "nobody",
+        "--body", "x", "answer",
+    )  # fmt: skip
     assert code == FAILURE
     assert "(ValidationError) when calling the InvokeEndpoint operation: Endpoint nobody" in said
     assert not (aws.home / "answer").exists()
