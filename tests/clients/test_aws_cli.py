@@ -188,9 +188,7 @@ def test_a_job_from_a_file_is_stopped(aws):
             }
         )
     )
-    created = answer(
-        aws, "sagemaker", "create-training-job", "--cli-input-json", "file://job.json"
-    )
+    created = answer(aws, "sagemaker", "create-training-job", "--cli-input-json", "file://job.json")
     assert created["TrainingJobArn"].endswith(":training-job/stopped")
     code, words = refused(
         aws, "sagemaker", "create-training-job", "--cli-input-json", "file://job.json"
@@ -198,9 +196,11 @@ def test_a_job_from_a_file_is_stopped(aws):
     assert code == FAILURE
     assert "(ResourceInUse) when calling the CreateTrainingJob operation: Job name must be" in words
     found: dict[str, Any] = eventually(
-        lambda: (one := answer(aws, "sagemaker", "describe-training-job", *job))["SecondaryStatus"]
-        == "Training"
-        and one,
+        lambda: (
+            (one := answer(aws, "sagemaker", "describe-training-job", *job))["SecondaryStatus"]
+            == "Training"
+            and one
+        ),
         60,
     )
     assert found["TrainingJobStatus"] == "InProgress"
