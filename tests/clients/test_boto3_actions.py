@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from byoc.local import endpoints, runtime, service_model, transform_jobs
+from byoc.local import endpoints, event_stream, runtime, service_model, transform_jobs
 from byoc.local.home import Home
 from byoc.local.kinds import KINDS
 from byoc.local.server import Server
@@ -24,7 +24,7 @@ from tests.local.conftest import REGION, ROLE, Endpoint
 from tests.local.hosted import ACTIONS, IMAGE, Hosted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 INVOCATIONS = ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
@@ -168,7 +168,10 @@ def test_the_endpoint_has_exactly_the_actions_that_are_listed(inside):
 
 
 def wait(
-    hosted: Hosted, waiter: str, then: Callable[[], None] = lambda: None, **name: str
+    hosted: Hosted,
+    waiter: str,
+    name: Mapping[str, str],
+    then: Callable[[], Any] = lambda: None,
 ) -> list[str]:
     """Wait; the statuses that the waiter has seen. ``then`` is called after its first look."""
     seen: list[str] = []
@@ -218,13 +221,13 @@ def test_every_waiter_that_concerns_the_actions_is_tried_here():
 def test_waiters_of_endpoints_end_when_it_serves_and_when_it_is_gone(hosted):
     name = {"EndpointName": "waited"}
     hosted.sagemaker.create_endpoint(**name, EndpointConfigName="real")
-    seen = wait(hosted, "endpoint_in_service", **name)
+    seen = wait(hosted, "endpoint_in_service", name)
     assert seen[0] == "Creating"
     assert seen[-1] == "InService"
     told = hosted.error(hosted.ask, "waited", {"status": 418, "words": "no"})
     assert (told["Code"], told["ResponseMetadata"]["HTTPStatusCode"]) == ("ModelError", 424)
     hosted.sagemaker.delete_endpoint(**name)
-    seen = wait(hosted, "endpoint_deleted", **name)
+    seen = wait(hosted, "endpoint_deleted", name)
     assert seen[-1] == "ValidationException"
     assert set(seen[:-1]) <= {"Deleting"}
 
@@ -243,7 +246,7 @@ def test_a_waiter_for_a_training_job_waits_for_its_end(hosted, tmp_path):
     del request["InputDataConfig"]
     hosted.sagemaker.create_training_job(**request)
     name = {"TrainingJobName": "waited"}
-    seen = wait(hosted, "training_job_completed_or_stopped", gate.touch, **name)
+    seen = wait(hosted, "training_job_completed_or_stopped", name, gate.touch)
     assert seen[0] == "InProgress"
     assert seen[-1] == "Completed"
 
@@ -267,7 +270,7 @@ def test_a_waiter_ends_when_a_job_is_stopped(hosted, tmp_path):
         def stop(kind: str = kind, word: dict[str, str] = word) -> None:
             getattr(client, f"stop_{kind}_job")(**word)
 
-        seen = wait(hosted, f"{kind}_job_completed_or_stopped", stop, **word)
+        seen = wait(hosted, f"{kind}_job_completed_or_stopped", word, stop)
         assert seen[0] == "InProgress"
         assert seen[-1] == "Stopped"
 
@@ -276,7 +279,7 @@ def test_a_waiter_ends_when_a_transform_job_has_completed(hosted):
     uri = hosted.put("in/words.csv", "well")
     output = {"TransformOutput": {"S3OutputPath": "s3://models/out"}}
     hosted.sagemaker.create_transform_job(**transform("done", "real", uri, **output))
-    seen = wait(hosted, "transform_job_completed_or_stopped", TransformJobName="done")
+    seen = wait(hosted, "transform_job_completed_or_stopped", {"TransformJobName": "done"})
     assert seen[-1] == "Completed"
 
 
@@ -304,10 +307,11 @@ def test_a_waiter_fails_when_what_it_waits_for_fails_or_is_not_there(hosted, wai
     else:
         client.create_processing_job(**processing("failing"))
     with pytest.raises(WaiterError, match='we matched expected path: "Failed"') as raised:
-        wait(hosted, waiter, **{member: "failing"})
-    assert raised.value.last_response["FailureReason"]
+        wait(hosted, waiter, {member: "failing"})
+    last: Any = raised.value.last_response
+    assert last["FailureReason"]
     with pytest.raises(WaiterError, match="ValidationException"):
-        wait(hosted, waiter, **{member: "nobody"})
+        wait(hosted, waiter, {member: "nobody"})
 
 
 # --- Pages ------------------------------------------------------------------------------------
@@ -344,7 +348,7 @@ def filled(inside: Inside) -> Inside:
 def test_every_list_is_paged_here():
     import botocore.session
 
-    model = botocore.session.Session().get_paginator_model("sagemaker")
+    model: Any = botocore.session.Session().get_paginator_model("sagemaker")
     asked = {name for name in model._paginator_config if name in ACTIONS}
     lists = {"".join(part.title() for part in name.split("_")) for name in LISTS}
     assert asked == {*lists, "ListTags"}
@@ -555,7 +559,7 @@ def stream_breaks(inside: Inside, action: str) -> None:
 
 def stream_hits_our_fault(inside: Inside, action: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime.event_stream, "part", broken)
+        patch.setattr(event_stream, "part", broken)
         answered(inside, action, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npart")
 
 
