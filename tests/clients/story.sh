@@ -46,14 +46,12 @@ aws logs get-log-events --log-group-name /aws/sagemaker/TrainingJobs --log-strea
     --start-from-head --query 'events[].[message]' --output text | tail -n 5
 
 say "Its tags"
-job=$(aws sagemaker describe-training-job --training-job-name "$name" \
-    --query TrainingJobArn --output text)
+read -r job model < <(aws sagemaker describe-training-job --training-job-name "$name" \
+    --query '[TrainingJobArn, ModelArtifacts.S3ModelArtifacts]' --output text)
 aws sagemaker add-tags --resource-arn "$job" --tags Key=stage,Value=trial --output text
 aws sagemaker list-tags --resource-arn "$job" --query 'sort_by(Tags, &Key)' --output text
 
 say "An endpoint"
-model=$(aws sagemaker describe-training-job --training-job-name "$name" \
-    --query ModelArtifacts.S3ModelArtifacts --output text)
 aws sagemaker create-model \
     --model-name "$name" \
     --execution-role-arn "$role" \

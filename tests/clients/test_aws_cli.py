@@ -30,6 +30,8 @@ STORY_BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 BUCKET = "commands"
 #: Exit codes of the first CLI: a command line that is none, and any other failure.
 NO_COMMAND, FAILURE = 2, 255
+#: For what is the same whatever runs the images.
+with_one_runner = pytest.mark.parametrize("endpoint", ["process"], indirect=True)
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 
 
@@ -218,6 +220,7 @@ def test_a_job_from_a_file_is_stopped(aws):
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "Stopped")
 
 
+@with_one_runner
 def test_what_does_not_exist_is_told_in_amazons_words(aws):
     for words, operation, message in (
         (
@@ -251,6 +254,7 @@ def test_what_does_not_exist_is_told_in_amazons_words(aws):
     assert not (aws.home / "answer").exists()
 
 
+@with_one_runner
 def test_a_wrong_field_is_refused_by_whoever_sees_it_first(aws):
     """A missing and an unknown one by the CLI, a name's form by the service."""
     code, said = refused(aws, "sagemaker", "create-model")
@@ -274,6 +278,7 @@ def test_a_wrong_field_is_refused_by_whoever_sees_it_first(aws):
     )
 
 
+@with_one_runner
 def test_a_waiter_gives_up_with_the_reason(aws):
     code, said = refused(
         aws, "sagemaker", "wait", "endpoint-in-service", "--endpoint-name", "nobody"
@@ -283,11 +288,13 @@ def test_a_waiter_gives_up_with_the_reason(aws):
     assert said.endswith("Matched expected service error code: ValidationException")
 
 
+@with_one_runner
 def test_lists_are_paged(aws):
     names = ["page-a", "page-b", "page-c"]
+    client = aws.endpoint.client("sagemaker")
     for name in names:
-        aws.run("aws", "sagemaker", "create-model", "--model-name", name, "--execution-role-arn",
-                ROLE, "--primary-container", f"Image={INFERENCE_IMAGE}")  # fmt: skip
+        container = {"Image": INFERENCE_IMAGE}
+        client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
     words = ("sagemaker", "list-models", "--name-contains", "page", "--sort-by", "Name",
              "--sort-order", "Ascending")  # fmt: skip
     first = answer(aws, *words, "--max-items", "2")
@@ -299,6 +306,7 @@ def test_lists_are_paged(aws):
     assert [one["ModelName"] for one in whole["Models"]] == names
 
 
+@with_one_runner
 def test_a_folder_is_synchronized_both_ways(aws):
     folder = aws.home / "synchronized"
     (folder / "deep").mkdir(parents=True)
@@ -320,6 +328,7 @@ def test_a_folder_is_synchronized_both_ways(aws):
     assert "(404)" in said
 
 
+@with_one_runner
 def test_repositories_and_who_one_is_are_told(aws):
     repository = ("--repository-name", "sagemaker-byoc-training")
     made = answer(aws, "ecr", "create-repository", *repository)["repository"]
