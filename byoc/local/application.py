@@ -77,6 +77,8 @@ class Application:
         """
         try:
             return self._others(environ, start_response)
+        except AwsError as error:
+            fault = error
         except NotImplementedError as error:
             fault = AwsError("NotImplemented", f"{error}; it does not run locally", 501)
         except Exception:  # noqa: BLE001 - a fault of ours is told as AWS tells its own

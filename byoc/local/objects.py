@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
-from xml.sax.saxutils import escape
 
 from byoc.local import roles
 from byoc.local.arns import ACCOUNT, partition
+from byoc.local.faults import AwsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,7 +64,11 @@ class Objects:
             self._loaded.set()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """Answer a request."""
+        """Answer a request.
+
+        Raises:
+            AwsError: An object cannot be written to the disk.
+        """
         self._loaded.wait()
         if self._failure is not None:
             raise self._failure
@@ -81,7 +85,9 @@ class Objects:
                 self._disk.put(bucket, key, partial(self._is_current, bucket, name, key))
         except OSError as error:
             self._again(bucket, name)
-            return _refuse(start_response, f"{name} cannot be stored: {error.strerror}")
+            raise AwsError(
+                "InternalFailure", f"{name} cannot be stored: {error.strerror}", 500
+            ) from error
         start_response(*told[-1])
         return answer
 
@@ -216,14 +222,6 @@ def _fill(key: Any, path: Path) -> None:
         buffer.truncate()
         shutil.copyfileobj(source, buffer, _CHUNK_BYTES)
     key.contentsize = path.stat().st_size
-
-
-def _refuse(start_response: Any, message: str) -> list[bytes]:
-    """S3's own error, as its clients read it."""
-    body = f"<Error><Code>InternalError</Code><Message>{escape(message)}</Message></Error>".encode()
-    head = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-    start_response("500 Internal Server Error", head)
-    return [body]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -39,10 +39,10 @@ def check(request: Mapping[str, Any]) -> None:
     ):
         if len(set(names)) != len(names):
             raise invalid(f"Names of {noun}s must be unique; they are {', '.join(names)}.")
-    for one in inputs:
-        _check_input(one)
-    for one in outputs:
-        _check_output(one)
+    for number, one in enumerate(inputs, 1):
+        _check_input(one, f"processingInputs.{number}.member")
+    for number, one in enumerate(outputs, 1):
+        _check_output(one, f"processingOutputConfig.outputs.{number}.member")
 
 
 def host_count(request: Mapping[str, Any]) -> int:
@@ -59,11 +59,11 @@ def instance_type(request: Mapping[str, Any]) -> str:
     return kind
 
 
-def _check_input(one: Mapping[str, Any]) -> None:
+def _check_input(one: Mapping[str, Any], path: str) -> None:
     name, source = one["InputName"], one.get("S3Input")
     if source is None:
         raise invalid(f"The input {name} needs an S3Input; others do not run locally.")
-    check_uri(source["S3Uri"], f"processingInputs.{name}.s3Input.s3Uri")
+    check_uri(source["S3Uri"], f"{path}.s3Input.s3Uri")
     if one.get("AppManaged"):
         return
     if source.get("S3InputMode", "File") != "File":
@@ -73,13 +73,13 @@ def _check_input(one: Mapping[str, Any]) -> None:
     _check_path(source.get("LocalPath"), f"input {name}")
 
 
-def _check_output(one: Mapping[str, Any]) -> None:
+def _check_output(one: Mapping[str, Any], path: str) -> None:
     name, target = one["OutputName"], one.get("S3Output")
     if one.get("AppManaged"):
         return
     if target is None:
         raise invalid(f"The output {name} needs an S3Output; others do not run locally.")
-    check_uri(target["S3Uri"], f"processingOutputConfig.{name}.s3Output.s3Uri")
+    check_uri(target["S3Uri"], f"{path}.s3Output.s3Uri")
     _check_path(target.get("LocalPath"), f"output {name}")
 
 

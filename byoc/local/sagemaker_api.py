@@ -35,17 +35,26 @@ def answer(actions: Mapping[str, Action], target: str, body: bytes) -> dict[str,
         raise AwsError(
             "UnknownOperationException", f"{name} is not among what runs locally; see byoc local -h"
         )
-    try:
-        content = json.loads(body or b"{}")
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise AwsError(
-            "SerializationException", "Start of structure or map found where not expected"
-        )
-    request = validation.parse(content, operation.input_shape)
+    request = validation.parse(_content(body), operation.input_shape)
     result = actions[name](request)
     if operation.output_shape is None:
         return {}
     fitted: dict[str, Any] = answers.fitted(result, operation.output_shape)
     return fitted
+
+
+def _content(body: bytes) -> Any:
+    """A body's JSON.
+
+    Raises:
+        AwsError: It is none.
+    """
+    try:
+        return json.loads(body or b"{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise AwsError("SerializationException", "The request body is not valid JSON.") from None
+
+
+def _no_constant(name: str) -> None:
+    """Refuse ``NaN`` and ``Infinity``, which are Python's, not JSON's."""
+    raise ValueError(name)

@@ -38,8 +38,10 @@ class Tags:
         return {"Tags": self._change(request["ResourceArn"], change)}
 
     def list_tags(self, request: dict[str, Any]) -> dict[str, Any]:
-        """All tags of a resource."""
+        """All tags of a resource: they fit into the smallest page, so no token is ever given."""
         _, document = self._find(request["ResourceArn"])
+        if "NextToken" in request:
+            raise invalid("Invalid pagination token.")
         return {"Tags": document.get("Tags", [])}
 
     def delete(self, request: dict[str, Any]) -> dict[str, Any]:

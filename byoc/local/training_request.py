@@ -50,8 +50,8 @@ def check(request: Mapping[str, Any]) -> None:
     groups = [
         one["InstanceGroupName"] for one in request["ResourceConfig"].get("InstanceGroups", ())
     ]
-    for channel in channels:
-        _check_source(channel, groups)
+    for number, channel in enumerate(channels, 1):
+        _check_source(channel, number, groups)
         _check_mode(channel, training_files.mode_of(request, channel))
 
 
@@ -126,14 +126,14 @@ def _check_path(path: str | None, member: str) -> None:
         raise invalid(f"The LocalPath {path} of {member} is reserved.")
 
 
-def _check_source(channel: Mapping[str, Any], groups: Sequence[str]) -> None:
+def _check_source(channel: Mapping[str, Any], number: int, groups: Sequence[str]) -> None:
     name = channel["ChannelName"]
     if name in (".", ".."):
         raise invalid(f"A channel cannot be called {name}.")
     source = channel["DataSource"].get("S3DataSource")
     if source is None:
         raise invalid(f"The channel {name} needs an S3DataSource; others do not run locally.")
-    check_uri(source["S3Uri"], f"inputDataConfig.{name}.dataSource.s3DataSource.s3Uri")
+    check_uri(source["S3Uri"], f"inputDataConfig.{number}.member.dataSource.s3DataSource.s3Uri")
     kind = source["S3DataType"]
     if kind not in _KINDS:
         raise invalid(f"The S3DataType {kind} of the channel {name} does not run locally.")

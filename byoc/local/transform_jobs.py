@@ -13,6 +13,7 @@ from byoc.local.hosting import model_data
 from byoc.local.hosting.plans import container_of
 from byoc.local.kinds import MODEL, TRANSFORM_JOB
 from byoc.local.shelf import Shelf
+from byoc.local.training_request import check_uri
 from byoc.local.transform.job import Job, JobError
 from byoc.local.transform.requests import StoppedError
 
@@ -199,6 +200,9 @@ def _check(request: Mapping[str, Any], container: Mapping[str, Any]) -> None:
         AwsError: As AWS does, or because it is not done locally.
     """
     given = request["TransformInput"]
+    uri = given["DataSource"]["S3DataSource"]["S3Uri"]
+    check_uri(uri, "transformInput.dataSource.s3DataSource.s3Uri")
+    check_uri(request["TransformOutput"]["S3OutputPath"], "transformOutput.s3OutputPath")
     split, kind = given.get("SplitType", "None"), given["DataSource"]["S3DataSource"]["S3DataType"]
     if split not in ("None", "Line"):
         raise invalid(f"SplitType {split} is not done locally; None and Line are.")

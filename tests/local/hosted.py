@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 BUCKET = "models"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/served:1"
+#: Every action of SageMaker that the endpoint has; the README says so in words.
+ACTIONS = (
+    *(f"{verb}TrainingJob" for verb in ("Create", "Describe", "Stop", "Delete")),
+    *(f"{verb}ProcessingJob" for verb in ("Create", "Describe", "Stop", "Delete")),
+    *(f"{verb}TransformJob" for verb in ("Create", "Describe", "Stop")),
+    *(f"{verb}Model" for verb in ("Create", "Describe", "Delete")),
+    *(f"{verb}EndpointConfig" for verb in ("Create", "Describe", "Delete")),
+    *(f"{verb}Endpoint" for verb in ("Create", "Describe", "Update", "Delete")),
+    "UpdateEndpointWeightsAndCapacities",
+    *(f"List{kind}Jobs" for kind in ("Training", "Processing", "Transform")),
+    *("ListModels", "ListEndpointConfigs", "ListEndpoints"),
+    *("AddTags", "ListTags", "DeleteTags"),
+)
 #: No torch in it; `serve` itself takes seconds to import it, so tests share endpoints.
 HANDLER = """
 import json, os, pathlib, time

@@ -35,12 +35,11 @@ def test_a_role_may_do_whatever_is_asked_about(endpoint):
     assert answer["IsTruncated"] is False
 
 
-def test_a_role_that_is_not_there_may_do_nothing(endpoint):
-    iam = endpoint.client("iam")
-    with pytest.raises(iam.exceptions.NoSuchEntityException):
-        iam.simulate_principal_policy(
-            PolicySourceArn=f"{LOCAL_ROLE}-other", ActionNames=["s3:PutObject"]
-        )
+def test_any_role_may_do_what_is_asked_since_jobs_take_any(endpoint):
+    answer = endpoint.client("iam").simulate_principal_policy(
+        PolicySourceArn=f"{LOCAL_ROLE}-other", ActionNames=["s3:PutObject"]
+    )
+    assert [one["EvalDecision"] for one in answer["EvaluationResults"]] == ["allowed"]
 
 
 @pytest.mark.parametrize(
@@ -70,5 +69,4 @@ def test_a_fault_of_ours_is_xml_to_s3_s_clients(endpoint):
         s3.put_object(Bucket="lost", Key="a", Body=b"1")
     error = failed.value.response["Error"]
     assert error["Code"] == "InternalError"
-    assert error["Message"].startswith("the local endpoint failed; see its log for ")
-    assert "FileNotFoundError" in (endpoint.home / "server.log").read_text()
+    assert error["Message"] == "a cannot be stored: No such file or directory"
