@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.waiter
 import numpy as np
-import sagemaker.local.entities
 import sagemaker.predictor_async
 import sagemaker.session
 
@@ -56,7 +55,6 @@ def new_session() -> sagemaker.Session:
 
 for module in (
     botocore.waiter,
-    sagemaker.local.entities,
     sagemaker.predictor_async,
     sagemaker.session,
 ):
