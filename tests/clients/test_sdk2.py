@@ -211,6 +211,15 @@ def test_an_asynchronous_failure_is_an_exception_with_the_models_words(hosted):
     assert "the handler failed in predict_fn with RuntimeError" in error["words"]
 
 
+def test_many_models_share_an_endpoint_and_one_is_added_while_it_serves(program):
+    many = program("sdk2_many.py", INFERENCE_IMAGE)
+    assert many["models"] == ["first/two.tar.gz", "three.tar.gz"]
+    assert many["answers"] == [10, 15]
+    for error, words in (("missing", "/many/four.tar.gz"), ("nameless", "needs a target model")):
+        assert many[error]["kind"] == "ValidationError"
+        assert words in many[error]["words"]
+
+
 def test_a_transformer_answers_each_line_of_each_object(transformed):
     assert transformed["status"] == "Completed"
     assert transformed["names"] == ["a.csv.out", "deeper/b.csv.out"]
