@@ -40,6 +40,7 @@ estimator = Estimator(
     instance_count=1,
     instance_type="local",
     hyperparameters={"epochs": 3, "seed": 8},
+    environment={"OMP_NUM_THREADS": "1"},
     output_path=f"s3://{bucket}/models",
     sagemaker_session=session,
 )
