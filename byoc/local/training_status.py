@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 #: Of a request that sets no limit (contract section 1.2).
 DEFAULT_CONDITION = {"MaxRuntimeInSeconds": 24 * 3600}
 RUNNING: tuple[str, ...] = ("InProgress", "Stopping")
+#: What a description has also when the request does not; SDK v2's `attach` reads some of it.
+_SWITCHES = (
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+)
+_OUTPUT = {"KmsKeyId": "", "CompressionType": "GZIP"}
+_CHANNEL = {"CompressionType": "None", "RecordWrapperType": "None"}
 
 
 def new(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +31,8 @@ def new(request: Mapping[str, Any]) -> dict[str, Any]:
     base = f"{config['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
     ending = "model/" if config.get("CompressionType") == "NONE" else "model.tar.gz"
     document: dict[str, Any] = {
+        **{switch: request.get(switch, False) for switch in _SWITCHES},
+        "OutputDataConfig": {**_OUTPUT, **config},
         "TrainingJobStatus": "InProgress",
         "ModelArtifacts": {"S3ModelArtifacts": f"{base}/{ending}"},
         "SecondaryStatusTransitions": [],
@@ -30,6 +40,8 @@ def new(request: Mapping[str, Any]) -> dict[str, Any]:
         "_waiting": True,
         "_request": [*request],
     }
+    if "InputDataConfig" in request:
+        document["InputDataConfig"] = [{**_CHANNEL, **one} for one in request["InputDataConfig"]]
     to(document, "Starting", "Launching requested ML instances")
     return document
 

@@ -208,6 +208,7 @@ def test_describe_answers_what_the_request_said(jobs):
         EnableManagedSpotTraining=True,
         StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90},
         RetryStrategy={"MaximumRetryAttempts": 2},
+        OutputDataConfig={"S3OutputPath": OUTPUT, "KmsKeyId": "key", "CompressionType": "NONE"},
     )
     request["ResourceConfig"]["VolumeKmsKeyId"] = "key"
     arn = jobs.sagemaker.create_training_job(**request)["TrainingJobArn"]
@@ -221,6 +222,28 @@ def test_describe_answers_what_the_request_said(jobs):
     )
     assert summary["TrainingJobStatus"] == "Completed"
     assert summary["TrainingEndTime"] == found["TrainingEndTime"]
+
+
+def test_describe_fills_in_what_the_request_leaves_out(jobs):
+    jobs.put(**{"little/one.txt": "1"})
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/little"}
+    given = {"ChannelName": "little", "DataSource": {"S3DataSource": source}}
+    found = jobs.run("", InputDataConfig=[given])
+    assert found["OutputDataConfig"] == {
+        "S3OutputPath": OUTPUT,
+        "KmsKeyId": "",
+        "CompressionType": "GZIP",
+    }
+    (channel,) = found["InputDataConfig"]
+    assert (channel["CompressionType"], channel["RecordWrapperType"]) == ("None", "None")
+    switches = (
+        "EnableNetworkIsolation",
+        "EnableInterContainerTrafficEncryption",
+        "EnableManagedSpotTraining",
+    )
+    assert [found[switch] for switch in switches] == [False] * 3
+    # The archive that a compression type of NONE would not make.
+    assert found["ModelArtifacts"]["S3ModelArtifacts"].endswith("/output/model.tar.gz")
 
 
 @own_mounts
