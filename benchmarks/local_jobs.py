@@ -15,6 +15,7 @@ import io
 import json
 import os
 import statistics
+import sys
 import tarfile
 import tempfile
 import time
@@ -46,6 +47,7 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     if chosen.output:
         chosen.output.write_text(json.dumps(found, indent=2) + "\n")
+    sys.exit(0 if all(met for _, _, met in found["goals"].values()) else 1)
 
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
