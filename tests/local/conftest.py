@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.local.jobs import Jobs
+
 START_SECONDS, STOP_SECONDS = 60, 60
 ROLE = "arn:aws:iam::123456789012:role/service-role/local"
 REGION = "us-east-1"
@@ -103,6 +105,14 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def jobs(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """Training jobs of the module's endpoint."""
+    from tests.local.jobs import Jobs
+
+    return Jobs(endpoint, tmp_path_factory.mktemp("code"))
 
 
 @pytest.fixture
