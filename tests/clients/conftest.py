@@ -17,6 +17,9 @@ from tests.local.conftest import REGION, Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.clients.inside import Inside
+    from tests.local.hosted import Hosted
+
 PROGRAMS = Path(__file__).with_name("programs")
 REGISTRY = f"123456789012.dkr.ecr.{REGION}.amazonaws.com"
 TRAINING_IMAGE = f"{REGISTRY}/sagemaker-byoc-training:latest"
@@ -119,4 +122,28 @@ def endpoint(
     made = Endpoint(tmp_path_factory.mktemp("home"), runner=request.param)
     made.start()
     yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    """A server in this process."""
+    from tests.clients.inside import Inside
+
+    made = Inside(tmp_path_factory.mktemp("inside"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
+    """A server of its own, with an endpoint that is being created."""
+    from tests.local.hosted import Hosted
+
+    made = Endpoint(tmp_path_factory.mktemp("home"))
+    made.start()
+    found = Hosted(made)
+    found.model("real")
+    found.config("real", "real")
+    yield found
     made.stop()
