@@ -49,6 +49,8 @@ class Application:
         log: Callable[[str], None],
     ) -> None:
         self._actions, self._runtime, self._others, self._log = actions, runtime, others, log
+        #: Set when the server ends: nothing new is begun.
+        self.closing = False
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
@@ -57,10 +59,12 @@ class Application:
             browsers.refuse(environ)
             target = environ.get("HTTP_X_AMZ_TARGET", "")
             path = environ.get("PATH_INFO", "")
+            if target.startswith(sagemaker_api.TARGET) or _is_invocation(path):
+                self._take_new()
             if target.startswith(sagemaker_api.TARGET):
                 content = sagemaker_api.answer(self._actions, target, read(environ))
                 return _json(start_response, 200, content, request_id)
-            if path.startswith("/endpoints/") and _signed_for(environ) in ("sagemaker", ""):
+            if _is_invocation(path) and _signed_for(environ) in ("sagemaker", ""):
                 return self._runtime(environ, start_response, request_id)
             if path == HEALTH:
                 return _json(start_response, 200, {"status": "ok"}, request_id)
@@ -69,6 +73,10 @@ class Application:
             return tell(start_response, error, request_id)
         except Exception:  # noqa: BLE001 - a fault of ours is told as AWS tells its own
             return tell(start_response, self._fault(request_id), request_id)
+
+    def _take_new(self) -> None:
+        if self.closing:
+            raise AwsError("ServiceUnavailable", "The local endpoint is being stopped.", 503)
 
     def _ask_others(self, environ: Any, start_response: Any, request_id: str) -> Iterable[bytes]:
         """The other services; what fails is told in the protocol that the service's clients read.
@@ -95,6 +103,10 @@ class Application:
         return AwsError(
             "InternalFailure", f"the local endpoint failed; see its log for {request_id}", 500
         )
+
+
+def _is_invocation(path: str) -> bool:
+    return path.startswith("/endpoints/")
 
 
 def read(environ: Any, most: int = LARGEST_REQUEST_BYTES) -> bytes:

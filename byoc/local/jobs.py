@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class Jobs:
 
     def _run(self, job: Job) -> None:
         try:
-            if job.ticket.wait(lambda before: self._waits(job.name, before)):
+            if job.ticket.wait(lambda before: self._tell(job.name, before)):
                 self._work(job)
         except Exception as error:  # noqa: BLE001 - a thread has nobody to tell
             self._log(f"job {job.name}: {error!r}")
@@ -120,6 +121,12 @@ class Jobs:
                 if self._jobs.get(job.name) is job:
                     del self._jobs[job.name]
             job.ticket.leave()
+
+    def _tell(self, name: str, before: int) -> None:
+        try:
+            self._waits(name, before)
+        except sqlite3.Error as error:  # the disk is full, which is no reason not to run
+            self._log(f"job {name}: {error!r}")
 
 
 class Outcome:

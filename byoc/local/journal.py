@@ -91,16 +91,19 @@ class Journal:
         self._tell = tell
         self._pending: list[Event] = []
         self._closed = False
+        self._last = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._send, name="journal", daemon=True)
         self._thread.start()
 
     def line(self, text: str) -> None:
         """Add a line."""
-        event = (int(time.time() * 1000), text)
         with self._changed:
             if self._closed:
                 return
+            # CloudWatch Logs refuses a batch whose events are not in the order of their times.
+            self._last = max(self._last, int(time.time() * 1000))
+            event = (self._last, text)
             with contextlib.suppress(OSError):  # a full disk: CloudWatch Logs still has it
                 self._file.write(json.dumps(event) + "\n")
                 self._file.flush()

@@ -46,12 +46,13 @@ def page(
     key = {"Name": name, "Status": status}.get(by, by) or name
     descending = request.get("SortOrder", "Descending") == "Descending"
     kept.sort(key=lambda one: (one.get(key, 0), one[name]), reverse=descending)
-    start = _position(kept, request.get("NextToken"), name)
+    places = [(one.get(key, 0), one[name]) for one in kept]
+    start = _position(places, request.get("NextToken"), descending=descending)
     size = int(request.get("MaxResults", PAGE))
     chosen = kept[start : start + size]
     result: dict[str, Any] = {answer: [summary(one) for one in chosen]}
     if start + size < len(kept):
-        result["NextToken"] = _token(chosen[-1][name])
+        result["NextToken"] = _token(places[start + size - 1])
     return result
 
 
@@ -74,18 +75,20 @@ def _wanted(document: Document, request: Mapping[str, Any], name: str, status: s
     return True
 
 
-def _token(last: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps({"after": last}).encode()).decode()
+def _token(last: tuple[Any, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(last).encode()).decode()
 
 
-def _position(documents: Sequence[Document], token: str | None, name: str) -> int:
-    """Where the page after the token's item begins."""
+def _position(places: Sequence[tuple[Any, str]], token: str | None, *, descending: bool) -> int:
+    """Where the page after the token's item begins, whether that is still there or not."""
     if token is None:
         return 0
     try:
-        last = json.loads(base64.urlsafe_b64decode(token))["after"]
+        value, name = json.loads(base64.urlsafe_b64decode(token))
+        last = (value, str(name))
+        after = (
+            n for n, place in enumerate(places) if (place < last if descending else place > last)
+        )
+        return next(after, len(places))
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise invalid("Invalid pagination token.") from None
-    names = [one[name] for one in documents]
-    # An item that has been deleted since cannot be found again.
-    return names.index(last) + 1 if last in names else len(names)

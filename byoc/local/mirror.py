@@ -7,14 +7,15 @@ folder are repeated there (contract section 2.5).
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc.local import s3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
 SECONDS = 1.0
 
@@ -80,28 +81,46 @@ class Mirror:
         while not self._ended.wait(SECONDS):
             try:
                 self._repeat()
-            except s3.S3Error as error:  # noqa: PERF203 - tried again
+            except Exception as error:  # noqa: BLE001,PERF203 - tried again
                 if not self._told:
                     self._told = True
                     self._log(f"{self._uri} does not follow its folder: {error}")
 
     def _repeat(self) -> None:
-        files, paths = self._files()
+        files, paths, whole = self._files()
         for name, state in files.items():
             if self._seen.get(name) != state:
-                with contextlib.suppress(FileNotFoundError):
-                    if paths[name].exists():  # rotated away since
-                        s3.store(self._client, paths[name], f"{self._uri}/{name}")
-        for name in self._seen.keys() - files.keys():
-            self._delete(name)
-        self._seen = files
+                try:
+                    s3.store(self._client, paths[name], f"{self._uri}/{name}")
+                except s3.S3Error:
+                    if paths[name].exists():
+                        raise
+                    continue  # rotated away since
+                self._seen[name] = state
+        # What a folder held that is gone altogether, or cannot be read, has not been deleted.
+        if whole:
+            for name in self._seen.keys() - files.keys():
+                self._delete(name)
+                del self._seen[name]
 
-    def _files(self) -> tuple[dict[str, tuple[int, int]], dict[str, Path]]:
-        """State (time and size) and place of every file, by its name."""
+    def _files(self) -> tuple[dict[str, tuple[int, int]], dict[str, Path], bool]:
+        """State (time and size) and place of every file, by its name; whether these are all."""
         found: dict[str, tuple[int, int]] = {}
         paths: dict[str, Path] = {}
+        unread: list[OSError] = []
+
+        def walk(folder: Path) -> Iterator[Path]:
+            if not folder.is_dir():
+                unread.append(FileNotFoundError(str(folder)))
+            for parent, _, names in os.walk(folder, onerror=failed):
+                yield from (Path(parent, name) for name in names)
+
+        def failed(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):  # a folder that is rotated away
+                unread.append(error)
+
         for folder in self._folders:
-            for path in folder.rglob("*"):
+            for path in walk(folder):
                 with contextlib.suppress(OSError):
                     if path.is_file():
                         status = path.stat()
@@ -110,7 +129,7 @@ class Mirror:
                         # Of several hosts' files of one name the newest is meant.
                         if name not in found or state > found[name]:
                             found[name], paths[name] = state, path
-        return found, paths
+        return found, paths, not unread
 
     def _listed(self) -> list[s3.Item]:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - heavy
@@ -133,3 +152,19 @@ class Mirror:
             self._client.delete_object(Bucket=self._bucket, Key=key)
         except (ClientError, BotoCoreError) as error:
             raise s3.S3Error(f"{self._uri}/{name} cannot be deleted: {error}") from error
+
+
+def close_all(mirrors: Iterable[Mirror]) -> None:
+    """Close each, whatever becomes of the others: one that goes on would see its folder go.
+
+    Raises:
+        S3Error: The first that did not take its last changes.
+    """
+    first: s3.S3Error | None = None
+    for mirror in mirrors:
+        try:
+            mirror.close()
+        except s3.S3Error as error:  # noqa: PERF203 - a handful
+            first = first or error
+    if first is not None:
+        raise first

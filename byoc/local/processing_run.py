@@ -10,7 +10,7 @@ from byoc.local import channels, job_output, s3
 from byoc.local import processing_status as states
 from byoc.local.hosts import Host
 from byoc.local.job_life import JobError, JobLife, reached, reason
-from byoc.local.mirror import Mirror
+from byoc.local.mirror import Mirror, close_all
 from byoc.local.processing_request import host_count, instance_type
 
 if TYPE_CHECKING:
@@ -156,8 +156,7 @@ class ProcessingRun(JobLife):
 
     def _end_mirrors(self) -> None:
         mirrors, self._mirrors = self._mirrors, []
-        for mirror in mirrors:
-            mirror.close()
+        close_all(mirrors)
 
     @staticmethod
     def _write(path: Path, content: object) -> None:

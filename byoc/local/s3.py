@@ -116,13 +116,24 @@ def stream(client: Any, item: Item) -> Iterable[bytes]:
     """
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - heavy
 
-    try:
-        body = client.get_object(Bucket=item.bucket, Key=item.key)["Body"]
-        yield from body.iter_chunks(1 << 20)
-    except ClientError as error:
-        raise S3Error(_missing(item, error)) from error
-    except BotoCoreError as error:
-        raise S3Error(f"s3://{item.bucket}/{item.key} cannot be read: {error}") from error
+    position, begun = 0, -1
+    more: dict[str, str] = {}
+    while True:
+        try:
+            answer = client.get_object(Bucket=item.bucket, Key=item.key, **more)
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                position += len(chunk)
+                yield chunk
+        except ClientError as error:  # noqa: PERF203 - tried again
+            raise S3Error(_missing(item, error)) from error
+        except BotoCoreError as error:
+            # Who reads slowly, as a model that learns does, may find the connection cut.
+            if position == begun:
+                raise S3Error(f"s3://{item.bucket}/{item.key} cannot be read: {error}") from error
+            more = {"Range": f"bytes={position}-", "IfMatch": answer["ETag"]} if position else {}
+            begun = position
+        else:
+            return
 
 
 def fetch(client: Any, items: Iterable[Item], folder: Path, cancelled: Callable[[], bool]) -> None:

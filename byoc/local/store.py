@@ -89,9 +89,10 @@ class Store:
     def delete(self, kind: str, name: str) -> bool:
         """Forget a document; whether there was one."""
         with self._lock:
-            if self._kinds.get(kind, {}).pop(name, None) is None:
+            if name not in self._kinds.get(kind, {}):
                 return False
             self._database.execute("DELETE FROM resources WHERE kind=? AND name=?", (kind, name))
+            del self._kinds[kind][name]
             return True
 
     def all(self, kind: str) -> list[Document]:

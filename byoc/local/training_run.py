@@ -11,7 +11,7 @@ from byoc.local import channels, job_output, s3, training_files
 from byoc.local import training_status as states
 from byoc.local.hosts import Bind, Host
 from byoc.local.job_life import JobError, JobLife, reached, reason
-from byoc.local.mirror import Mirror
+from byoc.local.mirror import Mirror, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -171,6 +171,8 @@ class TrainingRun(JobLife):
         self.note(FinalMetricDataList=self._metrics.final)
         if why := reason(outcome, self.cluster.names, self._text):
             raise JobError(why)
+        if not outcome.why and (broken := self._broken_pipe()):
+            raise JobError(f"ClientError: Data download failed:{broken}")
         self._to("Uploading", "Uploading generated training model")
         try:
             self._end_mirrors()
@@ -185,8 +187,11 @@ class TrainingRun(JobLife):
     def _text(self, host: str) -> str:
         """What a host gives as its reason; a pipe that broke is one too."""
         text = job_output.text_of(self.folder / host / "ml/output/failure")
-        broken = (feeder.problem for feeder in self._feeders if feeder.problem)
-        return text or next(broken, "")
+        return text or self._broken_pipe()
+
+    def _broken_pipe(self) -> str:
+        """Why a Pipe channel ended early; whoever read it saw an end like any other."""
+        return next((feeder.problem for feeder in self._feeders if feeder.problem), "")
 
     def _upload(self) -> None:
         """Archives, or the files themselves, below ``S3OutputPath/JOB/output``."""
@@ -208,8 +213,7 @@ class TrainingRun(JobLife):
 
     def _end_mirrors(self) -> None:
         mirrors, self._mirrors = self._mirrors, []
-        for mirror in mirrors:
-            mirror.close()
+        close_all(mirrors)
 
     def _to(self, secondary: str, message: str, **members: Any) -> None:
         def change(document: dict[str, Any]) -> None:

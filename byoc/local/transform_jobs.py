@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ from byoc.local import demand
 from byoc.local.faults import AwsError, invalid, limit_exceeded
 from byoc.local.hosting import model_data
 from byoc.local.hosting.plans import container_of
+from byoc.local.job_life import ROOM_SECONDS
 from byoc.local.kinds import MODEL, TRANSFORM_JOB
+from byoc.local.queue import before
 from byoc.local.shelf import Shelf
 from byoc.local.training_request import check_uri
 from byoc.local.transform.job import Job, JobError
@@ -83,17 +86,21 @@ class TransformJobs:
         _check(request, container)
         if len(self._jobs) >= MOST_JOBS:
             raise limit_exceeded(f"{MOST_JOBS} transform jobs wait or run; stop some, or wait.")
-        document = self._shelf.create(request, TransformJobStatus="InProgress")
-        name = request["TransformJobName"]
+        document = self._shelf.create(request, TransformJobStatus="InProgress", _waiting=True)
+        self._start(document, container)
+        return {"TransformJobArn": document["TransformJobArn"]}
+
+    def _start(self, document: Document, container: Mapping[str, Any]) -> None:
+        """Give a job its place in the queue and its thread."""
+        name = document["TransformJobName"]
         job = Job(document, container, self._folder / name, self._context, self._runner)
-        ticket = self._queue.enter(demand.of(request))
+        ticket = self._queue.enter(demand.of(document))
         thread = threading.Thread(
             target=self._run, args=(name, job, ticket), name=f"transform-{name}", daemon=True
         )
         with self._lock:
             self._jobs[name] = job, ticket, thread
         thread.start()
-        return {"TransformJobArn": document["TransformJobArn"]}
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
         """Everything about one."""
@@ -125,7 +132,7 @@ class TransformJobs:
         return {}
 
     def recover(self) -> None:
-        """What ran when an earlier process ended has failed."""
+        """What waited waits again; what ran when an earlier process ended has failed."""
         model_data.remove(self._folder)
         for document in self._shelf.all():
             name, status = document["TransformJobName"], document["TransformJobStatus"]
@@ -133,8 +140,18 @@ class TransformJobs:
                 continue
             if status == "Stopping":
                 self._end(name, "Stopped", None)
+            elif document.get("_waiting"):
+                self._wait_again(document)
             else:
                 self._end(name, "Failed", _CUT_SHORT)
+
+    def _wait_again(self, document: Document) -> None:
+        try:
+            container = container_of(self._models.get(document["ModelName"]))
+        except AwsError as error:
+            self._end(document["TransformJobName"], "Failed", f"ClientError: {error.message}")
+        else:
+            self._start(document, container)
 
     def close(self) -> None:
         """Stop what runs; the next start says that it has failed."""
@@ -155,8 +172,8 @@ class TransformJobs:
     def _run(self, name: str, job: Job, ticket: Ticket) -> None:
         status, reason = "Completed", None
         try:
-            if ticket.wait():
-                self._shelf.set(name, TransformStartTime=time.time())
+            if ticket.wait(lambda count: self._log(f"transform job {name}: {before(count)}")):
+                self._shelf.set(name, TransformStartTime=time.time(), _waiting=False)
                 self._work(name, job)
             else:
                 status = "Stopped"
@@ -169,10 +186,12 @@ class TransformJobs:
             status, reason = "Failed", f"InternalServerError: the local endpoint failed: {error}"
         finally:
             ticket.leave()
-        if not (self._closed.is_set() and status != "Completed"):
-            self._end(name, status, reason)
-        with self._lock:
-            del self._jobs[name]
+        try:
+            if not (self._closed.is_set() and status != "Completed"):
+                self._end(name, status, reason)
+        finally:
+            with self._lock:
+                del self._jobs[name]
 
     def _work(self, name: str, job: Job) -> None:
         # An instance's name, as EC2 gives it.
@@ -187,10 +206,16 @@ class TransformJobs:
         members: dict[str, Any] = {"TransformJobStatus": status, "TransformEndTime": time.time()}
         if reason is not None:
             members["FailureReason"] = reason[:_LONGEST_REASON]
-        try:
-            self._shelf.set(name, **members)
-        except AwsError as error:
-            self._log(f"transform job {name}: {error.message}")
+        while True:
+            try:
+                self._shelf.set(name, **members)
+            except AwsError as error:
+                self._log(f"transform job {name}: {error.message}")
+            except sqlite3.Error as error:  # the disk is full: kept as soon as there is room
+                self._log(f"the end of {name} cannot be kept yet: {error}")
+                if not self._closed.wait(ROOM_SECONDS):
+                    continue
+            return
 
 
 def _check(request: Mapping[str, Any], container: Mapping[str, Any]) -> None:

@@ -120,3 +120,22 @@ def test_an_object_that_a_manifest_names_in_vain_fails_the_job(jobs):
     uri = f"s3://{BUCKET}/no-manifest"
     found = jobs.run("", "Failed", InputDataConfig=[channel(uri, source=source)])
     assert "no-manifest is none: expected a JSON list" in found["FailureReason"]
+
+
+def test_a_pipe_that_ends_early_fails_the_job_even_if_its_program_noticed_nothing(jobs, tmp_path):
+    gate = tmp_path / "gate"
+    jobs.put(**{"broken/1": b"x" * 2_000_000, "broken/2": b"y"})
+    name = jobs.start(
+        "with open(data / 'training_0', 'rb') as file:\n"
+        "    file.read(1)\n"
+        "    print('begun', flush=True)\n"
+        f"    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        "    print(len(file.read()))\n",
+        InputDataConfig=[channel(f"s3://{BUCKET}/broken/", InputMode="Pipe")],
+    )
+    jobs.said(name, "begun")
+    jobs.s3.delete_object(Bucket=BUCKET, Key="broken/2")
+    gate.touch()
+    found = jobs.wait(name, "Failed")
+    assert found["FailureReason"].startswith("ClientError: Data download failed:")
+    assert "1999999" in jobs.log(name)
