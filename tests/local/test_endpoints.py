@@ -259,6 +259,40 @@ def test_an_update_that_fails_is_rolled_back_while_the_old_containers_serve(host
     assert hosted.ask(pair)["version"] in ("one", "two")
 
 
+def test_data_capture_is_described_as_a_summary_and_the_log_says_that_there_is_none(hosted):
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://models/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    hosted.config("captured", "one", DataCaptureConfig=capture)
+    hosted.config("not-captured", "one", DataCaptureConfig={**capture, "EnableCapture": False})
+    description = hosted.create("captured", "captured")
+    summary = {
+        "EnableCapture": True,
+        "CaptureStatus": "Started",
+        "CurrentSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://models/captured",
+        "KmsKeyId": "",
+    }
+    assert description["DataCaptureConfig"] == summary
+    group = "/aws/sagemaker/Endpoints/captured"
+    words = "byoc: DataCaptureConfig: locally nothing is captured"
+    eventually(lambda: words in hosted.log_lines(group))
+
+    update = hosted.sagemaker.update_endpoint
+    update(EndpointName="captured", EndpointConfigName="one", RetainAllVariantProperties=True)
+    assert hosted.settled("captured")["DataCaptureConfig"] == summary
+    update(EndpointName="captured", EndpointConfigName="not-captured")
+    stopped = {"EnableCapture": False, "CaptureStatus": "Stopped"}
+    assert hosted.settled("captured")["DataCaptureConfig"] == {**summary, **stopped}
+    update(EndpointName="captured", EndpointConfigName="one")
+    assert "DataCaptureConfig" not in hosted.settled("captured")
+    # Once for each generation of containers that would have captured.
+    eventually(lambda: hosted.log_lines(group).count(words) == 2)
+
+
 def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
     for name, content in files("files").items():
         hosted.put(f"files/{name}", content)

@@ -99,6 +99,8 @@ class Variant:
         except OSError as error:
             raise StartError(f"The model's files cannot be written: {error}.") from error
         self.instances = self.missing(self.desired)
+        if warning := self._plan.get("Warning"):
+            self.instances[0].only.tell(f"byoc: {warning}")
         for one in self.instances:
             one.start()
 
