@@ -120,8 +120,13 @@ def test_a_missing_field_is_named(jobs, member):
 def test_names_are_unique_and_unknown_ones_are_told(jobs):
     request = jobs.request("")
     jobs.sagemaker.create_training_job(**request)
-    with pytest.raises(jobs.sagemaker.exceptions.ResourceInUse, match="must be unique"):
+    with pytest.raises(jobs.sagemaker.exceptions.ResourceInUse) as taken:
         jobs.sagemaker.create_training_job(**request)
+    arn = jobs.describe(request["TrainingJobName"])["TrainingJobArn"]
+    assert taken.value.response["Error"]["Message"] == (
+        "Training job names must be unique within an AWS account and region, and a training job "
+        f"with this name already exists ({arn})"
+    )
     jobs.wait(request["TrainingJobName"], "Completed")
     for action in ("describe", "stop", "delete"):
         with pytest.raises(jobs.sagemaker.exceptions.ClientError) as caught:
