@@ -8,6 +8,7 @@ import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -389,3 +390,24 @@ def test_a_killed_server_serves_again_after_its_start_and_leaves_no_process(own_
     assert answer["version"] == "one"
     own_endpoint.stop()
     assert processes(own_endpoint.home) == []
+
+
+def test_a_container_has_none_of_the_variables_that_the_server_was_started_with(own_endpoint):
+    stale = {
+        "AWS_SESSION_TOKEN": "another account's",
+        "SAGEMAKER_PROGRAM": "another.py",
+        "SM_MODEL_DIR": "/nowhere",
+        "TRAINING_JOB_NAME": "another",
+    }
+    own_endpoint.environ.update(stale, KEPT="for proxies and the like")
+    own_endpoint.start()
+    served = Hosted(own_endpoint)
+    served.model("own", Environment={"SM_LOG_LEVEL": "20"})
+    served.config("own", "own")
+    served.create("own", "own")
+    (process, *_) = processes(served.ask("own")["root"])
+    lines = Path(f"/proc/{process}/environ").read_text().split("\0")
+    environ = dict(line.split("=", 1) for line in lines if line)
+    assert stale.keys() & environ.keys() == set()
+    assert environ["SM_LOG_LEVEL"] == "20"
+    assert environ["KEPT"] == "for proxies and the like"
