@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import shutil
@@ -40,7 +41,9 @@ class Metrics:
             found = expression.search(line)
             if found is not None and expression.groups:
                 with contextlib.suppress(ValueError, TypeError):
-                    self._values[name] = (float(found[1]), time.time())
+                    value = float(found[1])
+                    if math.isfinite(value):  # others are no JSON
+                        self._values[name] = (value, time.time())
 
     @property
     def final(self) -> list[dict[str, Any]]:

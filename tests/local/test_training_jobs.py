@@ -221,13 +221,17 @@ def test_the_last_value_of_each_metric_is_kept(jobs):
         {"Name": "accuracy", "Regex": r"accuracy=([0-9.e-]+);"},
         {"Name": "absent", "Regex": r"absent=(\d+)"},
         {"Name": "text", "Regex": r"(loss)="},
+        {"Name": "diverged", "Regex": r"diverged=(\S+)"},
+        {"Name": "never", "Regex": r"never=(\S+)"},
     ]
     found = jobs.run(
-        "print('loss=0.5 accuracy=1e-1;'); print('loss=0.25')",
+        "print('loss=0.5 accuracy=1e-1;'); print('loss=0.25')\n"
+        "print('diverged=7'); print('diverged=nan'); print('never=-inf')",
         algorithm={"MetricDefinitions": definitions},
     )
     values = {one["MetricName"]: one["Value"] for one in found["FinalMetricDataList"]}
-    assert values == pytest.approx({"loss": 0.25, "accuracy": 0.1})
+    # NaN and infinity are no JSON, and would make the description none.
+    assert values == pytest.approx({"loss": 0.25, "accuracy": 0.1, "diverged": 7})
     start, end = found["TrainingStartTime"], found["TrainingEndTime"]
     assert all(start <= one["Timestamp"] <= end for one in found["FinalMetricDataList"])
 
