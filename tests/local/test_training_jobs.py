@@ -347,6 +347,11 @@ def test_a_job_without_a_limit_has_a_day(jobs):
     assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
 
 
+def test_a_job_may_have_28_days(jobs):
+    found = jobs.run("", StoppingCondition={"MaxRuntimeInSeconds": 2419200})
+    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 2419200}
+
+
 def test_an_output_that_cannot_be_stored_fails_the_job(jobs):
     found = jobs.run("", "Failed", OutputDataConfig={"S3OutputPath": "s3://no-such-bucket/x"})
     assert found["FailureReason"].startswith("ClientError: Artifact upload failed:")

@@ -48,6 +48,10 @@ BAD = {
     "ResourceConfig.InstanceCount": (-1, "greater than or equal to"),
     "OutputDataConfig.S3OutputPath": ("https://example.com/x", "outputDataConfig.s3OutputPath"),
     "StoppingCondition.MaxRuntimeInSeconds": (0, "greater than or equal to 1"),
+    "StoppingCondition": (
+        {"MaxRuntimeInSeconds": 28 * 24 * 3600 + 1},
+        "maxRuntimeInSeconds' failed to satisfy constraint: Member must have value less than",
+    ),
     "StoppingCondition.MaxWaitTimeInSeconds": (100, "managed spot"),
     "EnableManagedSpotTraining": (True, "MaxWaitTimeInSeconds"),
     "InputDataConfig.0.DataSource.S3DataSource.S3Uri": ("https://x/y", "s3Uri"),
