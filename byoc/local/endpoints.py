@@ -76,6 +76,7 @@ class Endpoints:
             self._admit()
             members = ("EndpointName", "Tags")
             kept = {name: request[name] for name in members if name in request}
+            _warn(wanted)
             document = self._shelf.create({**kept, **wanted}, EndpointStatus="Creating")
             self._work.begin(request["EndpointName"], self._work.create)
         return {"EndpointArn": document["EndpointArn"]}
@@ -88,6 +89,9 @@ class Endpoints:
         fleet = None if live is None else live.fleet
         if fleet is not None:
             document["ProductionVariants"] = [one.describe() for one in fleet.variants]
+        if captured := document.get("DataCaptureConfig"):
+            serves = document["EndpointStatus"] not in ("Creating", "Failed")
+            document["DataCaptureConfig"] = _capture(captured, serves=serves)
         return document
 
     def page(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +106,8 @@ class Endpoints:
             wanted = self._wanted(request["EndpointConfigName"])
             if request.get("RetainAllVariantProperties"):
                 excluded = request.get("ExcludeRetainedVariantProperties", ())
-                _retain(
-                    wanted["Plans"],
-                    document["Plans"],
-                    {one["VariantPropertyType"] for one in excluded},
-                )
+                _retain(wanted, document, {one["VariantPropertyType"] for one in excluded})
+            _warn(wanted)
             self._admit()
             more = {}
             if config := request.get("DeploymentConfig"):
@@ -162,12 +163,12 @@ class Endpoints:
     def _wanted(self, config_name: str) -> dict[str, Any]:
         """What an endpoint of this configuration is."""
         config = self._configs.get(config_name)
+        # What this one has not is taken away from an endpoint that had it.
         members = ("AsyncInferenceConfig", "DataCaptureConfig")
-        more = {name: config[name] for name in members if name in config}
         return {
             "EndpointConfigName": config_name,
             "Plans": plans(config, self._models.get),
-            **({"AsyncInferenceConfig": None} | more),
+            **{name: config.get(name) for name in members},
         }
 
     def _steady(self, name: str) -> Document:
@@ -198,16 +199,24 @@ def _busy(document: Document) -> AwsError:
     return invalid(f'Cannot update in-progress endpoint "{document["EndpointArn"]}".')
 
 
-def _retain(wanted: list[dict[str, Any]], before: list[dict[str, Any]], but: set[str]) -> None:
-    """Take over weights and counts of variants of the same name."""
-    known = {plan["VariantName"]: plan for plan in before}
-    for plan in wanted:
+def _retain(wanted: dict[str, Any], before: Document, but: set[str]) -> None:
+    """Take over weights and counts of variants of the same name, and what is captured."""
+    if "DataCaptureConfig" not in but:
+        wanted["DataCaptureConfig"] = before.get("DataCaptureConfig")
+    known = {plan["VariantName"]: plan for plan in before["Plans"]}
+    for plan in wanted["Plans"]:
         old = known.get(plan["VariantName"])
         if old is not None:
             if "DesiredWeight" not in but:
                 plan["Weight"] = old["Weight"]
             if "DesiredInstanceCount" not in but:
                 plan["Count"] = old["Count"]
+
+
+def _warn(wanted: dict[str, Any]) -> None:
+    """Have the first container's log say that nothing is captured, where that is asked for."""
+    if (wanted["DataCaptureConfig"] or {}).get("EnableCapture"):
+        wanted["Plans"][0]["Warning"] = "DataCaptureConfig: locally nothing is captured"
 
 
 def _scaled(document: Document, desired: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -231,6 +240,18 @@ def _scaled(document: Document, desired: list[dict[str, Any]]) -> list[dict[str,
             raise invalid(f"Variant {one['VariantName']} needs at least one instance.")
         plan["Count"] = count
     return changed
+
+
+def _capture(config: Mapping[str, Any], *, serves: bool) -> dict[str, Any]:
+    """A DataCaptureConfigSummary: the configuration's form, and DescribeEndpoint's, differ."""
+    enabled = bool(config.get("EnableCapture", False))
+    return {
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled and serves else "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": config.get("KmsKeyId", ""),
+    }
 
 
 def _summary(document: Document) -> dict[str, Any]:

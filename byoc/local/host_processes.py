@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from byoc.local import orphans, standing_in
 from byoc.local.exports import variables
 from byoc.local.hosts import Bind, End, Host, HostError, Started
-from byoc.local.runners.base import follow
+from byoc.local.runners.base import follow, inherited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,8 +37,6 @@ done
 shift
 exec "$@"
 """
-#: Of the server's variables none that would lead a job elsewhere.
-_NOT_INHERITED = ("AWS_", "BYOC_", "SAGEMAKER_", "SM_", "TRAINING_JOB_")
 _OUTPUT_SECONDS = 5
 
 
@@ -108,7 +106,7 @@ class ProcessCluster:
         mark = orphans.mark(self._home, self._job, host.name)
         self._marks.append(mark)
         environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)},
+            **inherited(),
             "PATH": path,
             **standing_in.defaults(),
             **host.environment,

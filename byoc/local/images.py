@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 #: ``ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME``, in any partition (contract section 15).
 _ECR = re.compile(r"^\d{12}\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/(?P<name>.+)$")
@@ -21,10 +24,13 @@ class Chosen:
     Attributes:
         image: The engine's image; None where a process of this environment stands for it.
         words: For the log: what runs, and why so.
+        digest: ``sha256:…`` of its manifest, or of its configuration while no registry has it;
+            empty for a process.
     """
 
     image: str | None
     words: str
+    digest: str = ""
 
 
 def candidates(name: str) -> list[str]:
@@ -56,13 +62,38 @@ def choose(name: str, runner: str) -> Chosen:
 
     for candidate in candidates(name):
         try:
-            client.images.get(candidate)
+            found = client.images.get(candidate)
         except docker.errors.ImageNotFound:
             continue
-        return Chosen(candidate, f"runner docker: image {candidate}")
+        digest = _digest(found.attrs, [name, candidate])
+        return Chosen(candidate, f"runner docker: image {candidate}", digest)
     raise ImageError(
         f"the engine has no image {' or '.join(candidates(name))}; build it (make build) or pull it"
     )
+
+
+def resolved(name: str, digest: str) -> str:
+    """An image as DescribeEndpoint resolves it: by its digest, where that is known."""
+    return f"{_repository(name)}@{digest}" if digest else name
+
+
+def _repository(name: str) -> str:
+    """A name without tag and digest; a port in it is no tag."""
+    host, slash, last = name.partition("@")[0].rpartition("/")
+    return f"{host}{slash}{last.partition(':')[0]}"
+
+
+def _digest(attributes: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Of the manifest in the named repository, else in any; else the image's own."""
+    known: list[str] = attributes.get("RepoDigests") or []
+    repositories = [_repository(name) for name in names]
+    ordered = [
+        *(one for one in known if one in names),  # the request names the digest itself
+        *(one for one in known if _repository(one) in repositories),
+        *known,
+        f"@{attributes['Id']}",
+    ]
+    return ordered[0].partition("@")[2]
 
 
 def _engine() -> Any | None:

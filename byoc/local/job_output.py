@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc import packaging
 from byoc.errors import PackagingError
+from byoc.local import links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +41,9 @@ class Metrics:
             found = expression.search(line)
             if found is not None and expression.groups:
                 with contextlib.suppress(ValueError, TypeError):
-                    self._values[name] = (float(found[1]), time.time())
+                    value = float(found[1])
+                    if math.isfinite(value):  # others are no JSON
+                        self._values[name] = (value, time.time())
 
     @property
     def final(self) -> list[dict[str, Any]]:
@@ -50,48 +54,54 @@ class Metrics:
         ]
 
 
-def merged(folders: Sequence[Path], target: Path, log: Callable[[str], None]) -> Path:
-    """One folder with the files of all hosts.
+def gathered(folders: Sequence[Path], target: Path, place: str, log: Callable[[str], None]) -> Path:
+    """One folder with the files of all hosts, and without links.
 
     Of several files of one name that of the first host stays; the log says so.
+
+    Args:
+        folders: What each host has left.
+        target: Made, where one of the folders does not do as it is.
+        place: Where a container has its folder, such as ``/opt/ml/model``.
+        log: The job's.
 
     Raises:
         PackagingError: A file cannot be linked or copied.
     """
-    if len(folders) == 1:
+    if len(folders) == 1 and not links.has_any(folders[0]):
         return folders[0]
     target.mkdir(parents=True)
     for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder)
-            if path.is_dir() and not path.is_symlink():
+        for name, path in links.followed(folder, place, log):
+            if path.is_dir():
                 (target / name).mkdir(parents=True, exist_ok=True)
             elif (target / name).exists():
                 log(f"several hosts wrote {name}; the first host's file is kept")
             else:
-                _link(path, target / name)
+                _link(path, target / name, f"{place}/{name}")
     return target
 
 
-def _link(path: Path, target: Path) -> None:
+def _link(path: Path, target: Path, shown: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if path.is_symlink():
-            target.symlink_to(path.readlink())
-        else:
-            os.link(path, target)
+        os.link(path, target)
     except OSError as error:
-        raise PackagingError(f"{path.name} cannot be linked: {error.strerror}") from error
+        raise PackagingError(f"{shown} cannot be linked: {error.strerror}") from error
 
 
-def pack(folder: Path, archive: Path) -> None:
+def pack(folder: Path, archive: Path, place: str) -> None:
     """Pack a folder; an empty one gives an archive without entries, as on the platform.
 
     Raises:
-        PackagingError: See `byoc.packaging.pack`.
+        PackagingError: See `byoc.packaging.pack`; names the container's paths.
     """
     if has_files(folder):
-        packaging.pack(folder, archive)
+        try:
+            packaging.pack(folder, archive)
+        except PackagingError as error:
+            words = str(error).replace(str(folder), place).replace(str(archive), archive.name)
+            raise PackagingError(words) from error
         return
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz"):
@@ -101,7 +111,7 @@ def pack(folder: Path, archive: Path) -> None:
 
 def has_files(folder: Path) -> bool:
     """Whether anything but folders is in a folder."""
-    return any(not path.is_dir() or path.is_symlink() for path in folder.rglob("*"))
+    return any(not path.is_dir() for path in folder.rglob("*"))
 
 
 def text_of(path: Path) -> str:

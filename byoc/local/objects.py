@@ -2,11 +2,13 @@
 
 moto holds objects in memory. So whatever is put or deleted is written below ``objects/`` as well,
 before the client is answered, and read again when the endpoint starts: a folder a bucket, a file
-an object (its name quoted), and beside it, in ``.NAME.json``, its metadata.
+an object (its name quoted), and beside it, in ``.NAME.json``, its metadata, tags, storage class and
+time. Versions are not kept: of each object there is what was put last.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
-from byoc.local import roles
+from byoc.local import kept_repositories, roles
 from byoc.local.arns import ACCOUNT, partition
 from byoc.local.faults import AwsError
 
@@ -57,6 +59,7 @@ class Objects:
             self._read()
             _keep(S3Backend, self._backend, self._disk)
             roles.prepare(self._region)
+            kept_repositories.prepare(self._folder.with_name("repositories.json"))
             self._application = DomainDispatcherApplication(create_backend_app)
         except Exception as error:  # noqa: BLE001 - told to whoever asks
             self._failure = error
@@ -82,7 +85,8 @@ class Objects:
         try:
             while changed:
                 (bucket, name), key = changed.popitem()
-                self._disk.put(bucket, key, partial(self._is_current, bucket, name, key))
+                tags = self._backend.tagger.get_tag_dict_for_resource(key.arn)
+                self._disk.put(bucket, key, tags, partial(self._is_current, bucket, name, key))
         except OSError as error:
             self._again(bucket, name)
             raise AwsError(
@@ -121,9 +125,12 @@ class Objects:
         backend: Any = self._backend
         path = self._folder / quote(facts["bucket"], safe="") / facts["file"]
         put = type(backend).put_object
-        key = put(backend, facts["bucket"], facts["name"], b"", etag=facts["etag"])
+        key = put(backend, facts["bucket"], facts["name"], b"", facts.get("storage"), facts["etag"])
         _fill(key, path)
         key.set_metadata(facts["metadata"], replace=True)
+        key.last_modified = _time(facts.get("modified"), path)
+        tag = type(backend).put_object_tagging
+        tag(backend, key, facts.get("tags", {}))
 
 
 class _Disk:
@@ -152,7 +159,9 @@ class _Disk:
     def no_bucket(self, name: str) -> None:
         shutil.rmtree(self._folder / quote(name, safe=""), ignore_errors=True)
 
-    def put(self, bucket: str, key: Any, is_current: Callable[[], bool]) -> None:
+    def put(
+        self, bucket: str, key: Any, tags: dict[str, str], is_current: Callable[[], bool]
+    ) -> None:
         """Write an object, unless another request has replaced or deleted it meanwhile.
 
         Raises:
@@ -170,6 +179,9 @@ class _Disk:
                 "file": file,
                 "etag": key._etag,  # noqa: SLF001 - of several parts: computed otherwise
                 "metadata": dict(key.metadata),
+                "modified": key.last_modified.isoformat(),
+                "storage": key.storage_class,
+                "tags": tags,
             }
             with self._lock:
                 if whole and is_current():
@@ -224,6 +236,15 @@ def _fill(key: Any, path: Path) -> None:
     key.contentsize = path.stat().st_size
 
 
+def _time(told: str | None, path: Path) -> dt.datetime:
+    """When an object was put, in moto's form: UTC without saying so."""
+    if told is not None:
+        return dt.datetime.fromisoformat(told)
+    # Kept by a version that did not note it.
+    put = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.timezone.utc)
+    return put.replace(tzinfo=None)
+
+
 def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
@@ -234,7 +255,10 @@ def _keep(kind: Any, backend: Any, disk: _Disk) -> None:
     """Have every change of moto's buckets and objects written to the disk."""
     originals = {
         name: getattr(kind, name)
-        for name in ("create_bucket", "delete_bucket", "put_object", "delete_object")
+        for name in (
+            *("create_bucket", "delete_bucket", "put_object", "delete_object"),
+            *("put_object_tagging", "delete_object_tagging"),
+        )
     }
 
     def create_bucket(bucket_name: str, region_name: str, *rest: Any, **more: Any) -> Any:
@@ -259,5 +283,18 @@ def _keep(kind: Any, backend: Any, disk: _Disk) -> None:
         disk.delete(bucket_name, key_name, lambda: not hasattr(kept.get(key_name), "contentsize"))
         return answer
 
-    for function in (create_bucket, delete_bucket, put_object, delete_object):
+    def put_object_tagging(key: Any, *rest: Any, **more: Any) -> Any:
+        answer = originals["put_object_tagging"](backend, key, *rest, **more)
+        disk.changed(key.bucket_name, key)
+        return answer
+
+    def delete_object_tagging(bucket_name: str, key_name: str, *rest: Any, **more: Any) -> Any:
+        answer = originals["delete_object_tagging"](backend, bucket_name, key_name, *rest, **more)
+        disk.changed(bucket_name, backend.buckets[bucket_name].keys[key_name])
+        return answer
+
+    for function in (
+        *(create_bucket, delete_bucket, put_object, delete_object),
+        *(put_object_tagging, delete_object_tagging),
+    ):
         setattr(backend, function.__name__, function)

@@ -161,7 +161,8 @@ def fetch(client: Any, items: Iterable[Item], folder: Path, cancelled: Callable[
             raise
 
     def bring(item: Item) -> None:
-        path = (root / item.name).resolve()
+        # Of the key `d//b` below `d/`, `/b` is left: no path from the machine's root.
+        path = (root / item.name.lstrip("/")).resolve()
         if not path.is_relative_to(root):
             raise S3Error(f"the key {item.key} would lie outside of its folder")
         try:

@@ -111,8 +111,10 @@ class Shelf:
 
     def _taken(self, arn: str) -> AwsError:
         if self._kind in kinds.JOBS:
+            # As AWS says it: of training jobs otherwise than of the rest.
+            what = "Training job names" if self._kind is kinds.TRAINING_JOB else "Job name"
             return in_use(
-                "Job name must be unique within an AWS account and region, and a "
+                f"{what} must be unique within an AWS account and region, and a "
                 f"{self._kind.words} with this name already exists ({arn})"
             )
         return invalid(f'Cannot create already existing {self._kind.words} "{arn}".')

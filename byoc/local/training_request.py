@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: More hosts than this would be a mistake on one machine.
 MOST_HOSTS = 32
+#: 28 days, which the service model does not say.
+MOST_SECONDS = 2_419_200
 _KINDS = ("S3Prefix", "ManifestFile", "AugmentedManifestFile")
 
 
@@ -110,6 +112,12 @@ def _check_resources(request: Mapping[str, Any]) -> None:
 def _check_times(request: Mapping[str, Any]) -> None:
     condition = request.get("StoppingCondition", {})
     runs, waits = condition.get("MaxRuntimeInSeconds"), condition.get("MaxWaitTimeInSeconds")
+    if runs is not None and runs > MOST_SECONDS:
+        raise invalid(
+            f"1 validation error detected: Value '{runs}' at "
+            "'stoppingCondition.maxRuntimeInSeconds' failed to satisfy constraint: "
+            f"Member must have value less than or equal to {MOST_SECONDS}"
+        )
     if request.get("EnableManagedSpotTraining"):
         if waits is None:
             raise invalid("MaxWaitTimeInSeconds must be specified when managed spot is enabled.")

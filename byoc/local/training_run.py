@@ -201,14 +201,15 @@ class TrainingRun(JobLife):
             folders = self.host_folders(inside)
             if not folders:
                 continue
-            folder = job_output.merged(folders, self.folder / f"all-{name}", self.log)
+            place = f"{_ML}{inside}"
+            folder = job_output.gathered(folders, self.folder / f"all-{name}", place, self.log)
             if name == "output" and not job_output.has_files(folder):
                 continue
             if config.get("CompressionType") == "NONE":
                 s3.store_folder(self._client, folder, f"{base}/{name}")
                 continue
             archive = self.folder / f"{name}.tar.gz"
-            job_output.pack(folder, archive)
+            job_output.pack(folder, archive, place)
             s3.store(self._client, archive, f"{base}/{archive.name}")
 
     def _end_mirrors(self) -> None:

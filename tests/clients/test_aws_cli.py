@@ -210,7 +210,7 @@ def test_a_job_from_a_file_is_stopped(aws):
         aws, "sagemaker", "create-training-job", "--cli-input-json", "file://job.json"
     )
     assert code == FAILURE
-    assert "(ResourceInUse) when calling the CreateTrainingJob operation: Job name must be" in words
+    assert "(ResourceInUse) when calling the CreateTrainingJob operation: Training job" in words
     eventually(lambda: "ready" in log(aws, "stopped"), 60)
     found = answer(aws, "sagemaker", "describe-training-job", *job)
     assert found["TrainingJobStatus"] == "InProgress"

@@ -66,7 +66,13 @@ def model(hosted: Hosted, name: str, **container: Any) -> None:
 
 def test_a_container_of_the_image_serves_read_only_finds_s3_and_comes_back(hosted, docker_cli):
     model(hosted, "served")
-    hosted.create("served", "served")
+    (variant,) = hosted.create("served", "served")["ProductionVariants"]
+    words = [docker_cli, "image", "inspect", "--format", "{{.Id}}", IMAGE]
+    digest = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    (image,) = variant["DeployedImages"]
+    assert image["SpecifiedImage"] == URI
+    # `make build` has pushed it nowhere, so no registry has given it another.
+    assert image["ResolvedImage"] == f"{URI.removesuffix(':latest')}@{digest}"
     answer = hosted.ask("served")
     assert answer == {"written": False, "buckets": ["models"], "version": "served"}
     (container,) = containers(docker_cli, hosted.server.home)

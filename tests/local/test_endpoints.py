@@ -8,6 +8,7 @@ import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -259,6 +260,40 @@ def test_an_update_that_fails_is_rolled_back_while_the_old_containers_serve(host
     assert hosted.ask(pair)["version"] in ("one", "two")
 
 
+def test_data_capture_is_described_as_a_summary_and_the_log_says_that_there_is_none(hosted):
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://models/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    hosted.config("captured", "one", DataCaptureConfig=capture)
+    hosted.config("not-captured", "one", DataCaptureConfig={**capture, "EnableCapture": False})
+    description = hosted.create("captured", "captured")
+    summary = {
+        "EnableCapture": True,
+        "CaptureStatus": "Started",
+        "CurrentSamplingPercentage": 50,
+        "DestinationS3Uri": "s3://models/captured",
+        "KmsKeyId": "",
+    }
+    assert description["DataCaptureConfig"] == summary
+    group = "/aws/sagemaker/Endpoints/captured"
+    words = "byoc: DataCaptureConfig: locally nothing is captured"
+    eventually(lambda: words in hosted.log_lines(group))
+
+    update = hosted.sagemaker.update_endpoint
+    update(EndpointName="captured", EndpointConfigName="one", RetainAllVariantProperties=True)
+    assert hosted.settled("captured")["DataCaptureConfig"] == summary
+    update(EndpointName="captured", EndpointConfigName="not-captured")
+    stopped = {"EnableCapture": False, "CaptureStatus": "Stopped"}
+    assert hosted.settled("captured")["DataCaptureConfig"] == {**summary, **stopped}
+    update(EndpointName="captured", EndpointConfigName="one")
+    assert "DataCaptureConfig" not in hosted.settled("captured")
+    # Once for each generation of containers that would have captured.
+    eventually(lambda: hosted.log_lines(group).count(words) == 2)
+
+
 def test_files_below_a_prefix_are_a_model_too_and_instances_come_and_go(hosted):
     for name, content in files("files").items():
         hosted.put(f"files/{name}", content)
@@ -355,3 +390,24 @@ def test_a_killed_server_serves_again_after_its_start_and_leaves_no_process(own_
     assert answer["version"] == "one"
     own_endpoint.stop()
     assert processes(own_endpoint.home) == []
+
+
+def test_a_container_has_none_of_the_variables_that_the_server_was_started_with(own_endpoint):
+    stale = {
+        "AWS_SESSION_TOKEN": "another account's",
+        "SAGEMAKER_PROGRAM": "another.py",
+        "SM_MODEL_DIR": "/nowhere",
+        "TRAINING_JOB_NAME": "another",
+    }
+    own_endpoint.environ.update(stale, KEPT="for proxies and the like")
+    own_endpoint.start()
+    served = Hosted(own_endpoint)
+    served.model("own", Environment={"SM_LOG_LEVEL": "20"})
+    served.config("own", "own")
+    served.create("own", "own")
+    (process, *_) = processes(served.ask("own")["root"])
+    lines = Path(f"/proc/{process}/environ").read_text().split("\0")
+    environ = dict(line.split("=", 1) for line in lines if line)
+    assert stale.keys() & environ.keys() == set()
+    assert environ["SM_LOG_LEVEL"] == "20"
+    assert environ["KEPT"] == "for proxies and the like"

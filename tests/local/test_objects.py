@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from byoc.repositories import lifecycle_policy
 from tests.local.conftest import Endpoint
 
 if TYPE_CHECKING:
@@ -105,6 +108,101 @@ def test_a_copy_and_an_upload_in_parts_survive_with_what_was_said_of_them(own_en
     answer = s3.get_object(Bucket=BUCKET, Key="parts")
     assert answer["ETag"] == tag
     assert answer["Body"].read() == b"\1" * PART + b"\2" * PART
+
+
+def test_times_storage_classes_and_tags_survive_a_kill(own_endpoint):
+    own_endpoint.start()
+    s3 = own_endpoint.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(
+        Bucket=BUCKET, Key="put", Body=b"1", Tagging="a=1&b=2", StorageClass="STANDARD_IA"
+    )
+    s3.put_object(Bucket=BUCKET, Key="tagged", Body=b"2")
+    s3.put_object(Bucket=BUCKET, Key="bare", Body=b"3", Tagging="a=1")
+    s3.copy_object(Bucket=BUCKET, Key="copy", CopySource=f"{BUCKET}/bare")
+
+    def facts() -> dict[str, tuple[Any, Any, Any]]:
+        s3 = own_endpoint.client("s3")
+        return {
+            one["Key"]: (
+                one["LastModified"],
+                one["StorageClass"],
+                {
+                    tag["Key"]: tag["Value"]
+                    for tag in s3.get_object_tagging(Bucket=BUCKET, Key=one["Key"])["TagSet"]
+                },
+            )
+            for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+        }
+
+    # In a start of its own: a change of tags alone is written too.
+    again(own_endpoint)
+    s3 = own_endpoint.client("s3")
+    tags = {"TagSet": [{"Key": "later", "Value": "x"}]}
+    s3.put_object_tagging(Bucket=BUCKET, Key="tagged", Tagging=tags)
+    s3.delete_object_tagging(Bucket=BUCKET, Key="bare")
+    before = facts()
+    time.sleep(1.1)  # times of S3 are whole seconds
+    again(own_endpoint)
+    assert facts() == before
+    assert {key: found[1:] for key, found in before.items()} == {
+        "put": ("STANDARD_IA", {"a": "1", "b": "2"}),
+        "tagged": ("STANDARD", {"later": "x"}),
+        "bare": ("STANDARD", {}),
+        "copy": ("STANDARD", {"a": "1"}),
+    }
+
+
+def test_objects_of_an_earlier_version_have_the_time_of_their_files(own_endpoint):
+    own_endpoint.start()
+    s3 = own_endpoint.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="old", Body=b"1")
+    own_endpoint.kill()
+    (beside,) = (own_endpoint.home / "objects" / BUCKET).glob(".old-*.json")
+    known = json.loads(beside.read_text())
+    for name in ("modified", "storage", "tags"):
+        del known[name]
+    beside.write_text(json.dumps(known))
+    os.utime(beside.parent / known["file"], (1e9, 1e9))
+    own_endpoint.start()
+    found = own_endpoint.client("s3").head_object(Bucket=BUCKET, Key="old")
+    assert found["LastModified"].timestamp() == 1e9
+
+
+def test_repositories_survive_a_kill(own_endpoint):
+    own_endpoint.start()
+    ecr = own_endpoint.client("ecr")
+    ecr.create_repository(
+        repositoryName="mine/one",
+        imageTagMutability="IMMUTABLE",
+        imageScanningConfiguration={"scanOnPush": True},
+    )
+    ecr.create_repository(repositoryName="changed", imageTagMutability="IMMUTABLE")
+    ecr.create_repository(repositoryName="gone")
+    again(own_endpoint)
+    ecr = own_endpoint.client("ecr")
+    ecr.put_image_tag_mutability(repositoryName="changed", imageTagMutability="MUTABLE")
+    scan = {"scanOnPush": True}
+    ecr.put_image_scanning_configuration(repositoryName="changed", imageScanningConfiguration=scan)
+    policy = json.dumps(lifecycle_policy())
+    ecr.put_lifecycle_policy(repositoryName="changed", lifecyclePolicyText=policy)
+    ecr.delete_repository(repositoryName="gone")
+    before = ecr.describe_repositories()["repositories"]
+    again(own_endpoint)
+    ecr = own_endpoint.client("ecr")
+    assert ecr.describe_repositories()["repositories"] == before
+    assert {
+        one["repositoryName"]: (
+            one["imageTagMutability"],
+            one["imageScanningConfiguration"]["scanOnPush"],
+        )
+        for one in before
+    } == {"mine/one": ("IMMUTABLE", True), "changed": ("MUTABLE", True)}
+    kept = ecr.get_lifecycle_policy(repositoryName="changed")["lifecyclePolicyText"]
+    assert json.loads(kept) == json.loads(policy)
+    with pytest.raises(ecr.exceptions.RepositoryAlreadyExistsException):
+        ecr.create_repository(repositoryName="mine/one")
 
 
 def test_what_a_kill_left_half_made_is_passed_over(own_endpoint):

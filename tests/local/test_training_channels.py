@@ -33,6 +33,12 @@ def test_a_prefix_brings_what_is_below_it(jobs, uri, files):
     assert str(files) in jobs.log(found["TrainingJobName"])
 
 
+def test_a_key_with_two_slashes_lies_in_the_channels_folder(jobs):
+    jobs.put(**{"slashes/a": "1", "slashes//b": "2", "slashes//": ""})
+    found = jobs.run(LIST, InputDataConfig=[channel(f"s3://{BUCKET}/slashes/")])
+    assert "['training/a', 'training/b']" in jobs.log(found["TrainingJobName"])
+
+
 def test_a_manifest_brings_what_it_names(jobs):
     manifest = [{"prefix": f"s3://{BUCKET}/many/"}, "x", "deep/y"]
     jobs.put(**{"many/x": "1", "many/deep/y": "2", "many/z": "3", "m": json.dumps(manifest)})

@@ -221,13 +221,17 @@ def test_the_last_value_of_each_metric_is_kept(jobs):
         {"Name": "accuracy", "Regex": r"accuracy=([0-9.e-]+);"},
         {"Name": "absent", "Regex": r"absent=(\d+)"},
         {"Name": "text", "Regex": r"(loss)="},
+        {"Name": "diverged", "Regex": r"diverged=(\S+)"},
+        {"Name": "never", "Regex": r"never=(\S+)"},
     ]
     found = jobs.run(
-        "print('loss=0.5 accuracy=1e-1;'); print('loss=0.25')",
+        "print('loss=0.5 accuracy=1e-1;'); print('loss=0.25')\n"
+        "print('diverged=7'); print('diverged=nan'); print('never=-inf')",
         algorithm={"MetricDefinitions": definitions},
     )
     values = {one["MetricName"]: one["Value"] for one in found["FinalMetricDataList"]}
-    assert values == pytest.approx({"loss": 0.25, "accuracy": 0.1})
+    # NaN and infinity are no JSON, and would make the description none.
+    assert values == pytest.approx({"loss": 0.25, "accuracy": 0.1, "diverged": 7})
     start, end = found["TrainingStartTime"], found["TrainingEndTime"]
     assert all(start <= one["Timestamp"] <= end for one in found["FinalMetricDataList"])
 
@@ -343,9 +347,68 @@ def test_a_job_without_a_limit_has_a_day(jobs):
     assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
 
 
+def test_a_job_may_have_28_days(jobs):
+    found = jobs.run("", StoppingCondition={"MaxRuntimeInSeconds": 2419200})
+    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 2419200}
+
+
 def test_an_output_that_cannot_be_stored_fails_the_job(jobs):
     found = jobs.run("", "Failed", OutputDataConfig={"S3OutputPath": "s3://no-such-bucket/x"})
     assert found["FailureReason"].startswith("ClientError: Artifact upload failed:")
     assert "NoSuchBucket" in found["FailureReason"]
-    found = jobs.run("(model / 'link').symlink_to('/etc/passwd')", "Failed")
-    assert "is a symbolic link" in found["FailureReason"]
+    found = jobs.run("os.mkfifo(model / 'pipe')", "Failed")
+    # In the container's words: this machine's paths tell the program's author nothing.
+    assert found["FailureReason"] == (
+        "ClientError: Artifact upload failed:/opt/ml/model/pipe is neither a file nor a folder; "
+        "remove it"
+    )
+
+
+LINKS = """
+(model / 'sub').mkdir()
+(model / 'sub' / 'epoch-2').write_text('two')
+(model / 'best').symlink_to('sub/epoch-2')
+(model / 'absolute').symlink_to(model / 'best')
+(model / 'latest').symlink_to('sub', target_is_directory=True)
+(model / 'sub' / 'up').symlink_to('..', target_is_directory=True)
+(model / 'round').symlink_to('round')
+(model / 'lost').symlink_to('nothing')
+(model / 'outside').symlink_to('/etc/passwd')
+(model / 'beside').symlink_to('../output/data/kept')
+out = root / 'output' / 'data'
+(out / 'kept').write_text('k')
+(out / 'link').symlink_to('kept')
+"""
+OUTSIDE = "which is outside of /opt/ml/model"
+LEFT_OUT = (
+    "/sub/up is left out: it is a symbolic link to a folder that holds the link",
+    "/latest/up is left out: it is a symbolic link to a folder that holds the link",
+    "/round is left out: it is a symbolic link to round, which leads round in circles",
+    "/lost is left out: it is a symbolic link to /opt/ml/model/nothing, which is not there",
+    f"/outside is left out: it is a symbolic link to /etc/passwd, {OUTSIDE}",
+    f"/beside is left out: it is a symbolic link to /opt/ml/output/data/kept, {OUTSIDE}",
+)
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "NONE"])
+def test_links_are_stored_as_what_they_point_to_or_left_out_with_a_word(jobs, compression):
+    output = {"S3OutputPath": OUTPUT, "CompressionType": compression}
+    name = jobs.run(LINKS, OutputDataConfig=output)["TrainingJobName"]
+    wanted = dict.fromkeys(("sub/epoch-2", "best", "absolute", "latest/epoch-2"), "two")
+    if compression == "GZIP":
+        assert jobs.archive(name, "model.tar.gz") == wanted
+        assert jobs.archive(name, "output.tar.gz") == {"kept": "k", "link": "k"}
+    else:
+        names = [f"model/{one}" for one in wanted]
+        expected = sorted([*names, "output/kept", "output/link"])
+        assert jobs.keys(f"out/{name}/output/") == expected
+    log = jobs.log(name)
+    assert [line for line in LEFT_OUT if f"byoc: /opt/ml/model{line}" not in log] == []
+
+
+def test_a_model_folder_that_is_a_link_itself_is_left_out(jobs):
+    """Whatever is there on this machine is not the container's."""
+    name = jobs.run("model.rmdir(); model.symlink_to('/etc')")["TrainingJobName"]
+    assert jobs.archive(name, "model.tar.gz") == {}
+    words = "byoc: /opt/ml/model is left out: it is a symbolic link to /etc"
+    assert words in jobs.log(name)

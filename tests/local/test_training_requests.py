@@ -48,6 +48,10 @@ BAD = {
     "ResourceConfig.InstanceCount": (-1, "greater than or equal to"),
     "OutputDataConfig.S3OutputPath": ("https://example.com/x", "outputDataConfig.s3OutputPath"),
     "StoppingCondition.MaxRuntimeInSeconds": (0, "greater than or equal to 1"),
+    "StoppingCondition": (
+        {"MaxRuntimeInSeconds": 28 * 24 * 3600 + 1},
+        "maxRuntimeInSeconds' failed to satisfy constraint: Member must have value less than",
+    ),
     "StoppingCondition.MaxWaitTimeInSeconds": (100, "managed spot"),
     "EnableManagedSpotTraining": (True, "MaxWaitTimeInSeconds"),
     "InputDataConfig.0.DataSource.S3DataSource.S3Uri": ("https://x/y", "s3Uri"),
@@ -120,8 +124,13 @@ def test_a_missing_field_is_named(jobs, member):
 def test_names_are_unique_and_unknown_ones_are_told(jobs):
     request = jobs.request("")
     jobs.sagemaker.create_training_job(**request)
-    with pytest.raises(jobs.sagemaker.exceptions.ResourceInUse, match="must be unique"):
+    with pytest.raises(jobs.sagemaker.exceptions.ResourceInUse) as taken:
         jobs.sagemaker.create_training_job(**request)
+    arn = jobs.describe(request["TrainingJobName"])["TrainingJobArn"]
+    assert taken.value.response["Error"]["Message"] == (
+        "Training job names must be unique within an AWS account and region, and a training job "
+        f"with this name already exists ({arn})"
+    )
     jobs.wait(request["TrainingJobName"], "Completed")
     for action in ("describe", "stop", "delete"):
         with pytest.raises(jobs.sagemaker.exceptions.ClientError) as caught:

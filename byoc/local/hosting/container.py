@@ -49,6 +49,8 @@ class Container:
         self.ready = False
         #: Changes with each start.
         self.starts = 0
+        #: Of the image that was started last; empty for a process.
+        self.digest = ""
         self.connections = Connections(("127.0.0.1", 0))
 
     @property
@@ -74,6 +76,7 @@ class Container:
             except LaunchError as error:
                 raise StartError(str(error)) from error
             self.connections = Connections(self._launched.running.address)
+            self.digest = self._launched.digest
             self.starts += 1
             self._since = time.monotonic()
             self._failures = 0

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from byoc.local import images
 from byoc.local.hosting import model_data
 from byoc.local.hosting.container import Container, StartError
 from byoc.local.hosting.instance import Instance
@@ -99,6 +100,8 @@ class Variant:
         except OSError as error:
             raise StartError(f"The model's files cannot be written: {error}.") from error
         self.instances = self.missing(self.desired)
+        if warning := self._plan.get("Warning"):
+            self.instances[0].only.tell(f"byoc: {warning}")
         for one in self.instances:
             one.start()
 
@@ -127,12 +130,15 @@ class Variant:
 
     def describe(self) -> dict[str, Any]:
         """A ProductionVariantSummary."""
-        images = [container["Image"] for container in self._named.values()]
         summary: dict[str, Any] = {
             "VariantName": self.name,
             "DeployedImages": [
-                {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self._since}
-                for image in images
+                {
+                    "SpecifiedImage": container["Image"],
+                    "ResolvedImage": images.resolved(container["Image"], self._digest_of(name)),
+                    "ResolutionTime": self._since,
+                }
+                for name, container in self._named.items()
             ],
             "CurrentWeight": self.weight,
             "DesiredWeight": self.weight,
@@ -142,6 +148,10 @@ class Variant:
         if self.serverless:
             summary["CurrentServerlessConfig"] = self._plan["Serverless"]
         return summary
+
+    def _digest_of(self, name: str) -> str:
+        digests = (one.containers[name].digest for one in self.instances)
+        return next((digest for digest in digests if digest), "")
 
     def _instance(self, desired: int) -> Instance:
         # An instance's name, as EC2 gives it.

@@ -62,10 +62,11 @@ class Launched:
 
     Attributes:
         running: The program.
+        digest: Of its image; empty for a process.
     """
 
-    def __init__(self, running: Running, clean: Callable[[], None]) -> None:
-        self.running, self._clean = running, clean
+    def __init__(self, running: Running, clean: Callable[[], None], digest: str = "") -> None:
+        self.running, self._clean, self.digest = running, clean, digest
 
     def end(self, seconds: float) -> None:
         """SIGTERM, after ``seconds`` SIGKILL; and whatever else belongs to it."""
@@ -86,7 +87,7 @@ def launch(program: Program, on_line: Callable[[str], None]) -> Launched:
         on_line(f"byoc: {chosen.words}")
         if chosen.image is None:
             return _process(program, on_line)
-        return _container(program, chosen.image, on_line)
+        return _container(program, chosen.image, chosen.digest, on_line)
     except (images.ImageError, RunnerError, OSError) as error:
         raise LaunchError(f"The container cannot be started: {error}.") from error
 
@@ -105,7 +106,9 @@ def _process(program: Program, on_line: Callable[[str], None]) -> Launched:
     return Launched(running, lambda: orphans.end(mark))
 
 
-def _container(program: Program, image: str, on_line: Callable[[str], None]) -> Launched:
+def _container(
+    program: Program, image: str, digest: str, on_line: Callable[[str], None]
+) -> Launched:
     context = program.context
     with contextlib.ExitStack() as stack:
         relay = _relay(context.url, on_line)
@@ -120,7 +123,7 @@ def _container(program: Program, image: str, on_line: Callable[[str], None]) -> 
             gpus=bool(_GPU.match(program.instance_type)),
         )
         running = runner.serve(program.root / "model", environment, on_line)
-        return Launched(running, stack.pop_all().close)
+        return Launched(running, stack.pop_all().close, digest)
 
 
 def _relay(url: str, on_line: Callable[[str], None]) -> Relay | None:

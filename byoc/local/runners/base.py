@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 #: Seconds between SIGTERM and SIGKILL: contract sections 1.2 (training) and 7.1 (hosting).
 TRAINING_STOP_SECONDS = 120
 SERVING_STOP_SECONDS = 30
+#: Of this process's variables none that would lead a program elsewhere than it is told.
+_NOT_INHERITED = ("AWS_", "BYOC_", "SAGEMAKER_", "SM_", "TRAINING_JOB_")
 
 
 class Running(Protocol):
@@ -49,6 +52,11 @@ class Runner(Protocol):
         self, model: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
     ) -> Running:
         """Start a server over an unpacked model archive."""
+
+
+def inherited() -> dict[str, str]:
+    """Variables of this process that a program that stands for a container may have."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterable[bytes]:

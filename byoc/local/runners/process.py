@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byoc.errors import RunnerError
-from byoc.local.runners.base import Running, follow
+from byoc.local.runners.base import Running, follow, inherited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,7 +68,7 @@ class ProcessRunner:
             raise RunnerError(f"{program} is missing; run: make setup")
         process = subprocess.Popen(
             [str(program)],
-            env={**os.environ, **environment, "PATH": f"{self._bin}:{os.environ.get('PATH', '')}"},
+            env={**inherited(), **environment, "PATH": f"{self._bin}:{os.environ.get('PATH', '')}"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
