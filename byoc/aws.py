@@ -42,7 +42,8 @@ class Aws:
 
     Args:
         region: Such as ``eu-central-1``; default: AWS's own variables and configuration.
-        profile: Of AWS's configuration files.
+        profile: Of AWS's configuration files, in place of everything else that signs in; default:
+            as botocore finds it, keys in the environment before ``AWS_PROFILE``.
         endpoint_url: In place of AWS; default: ``AWS_ENDPOINT_URL``.
         dry_run: Send nothing; ``planned`` has what would have been sent.
         impatient: Wait for an answer for some seconds only, and try once.
@@ -65,12 +66,21 @@ class Aws:
         impatient: bool = False,
     ) -> None:
         import boto3  # noqa: PLC0415 - heavy
+        import botocore.session  # noqa: PLC0415 - heavy
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - heavy
 
         # boto3 itself reads AWS_DEFAULT_REGION alone, AWS's other programs AWS_REGION first.
         region = region or os.environ.get("AWS_REGION")
+        self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
         try:
-            self._session: Any = boto3.Session(profile_name=profile, region_name=region)
+            base = None
+            if profile is None and self.local and os.environ.get("AWS_ACCESS_KEY_ID"):
+                # What `byoc local env` exports is all there is to know: an AWS_PROFILE of the
+                # surrounding account, which may not even be there, has no say in it.
+                base = botocore.session.Session({"profile": (None, None, None, None)})
+            self._session: Any = boto3.Session(
+                profile_name=profile, region_name=region, botocore_session=base
+            )
             found = region or self._session.region_name
         except BotoCoreError as error:
             raise told(error, "signing in", region or "AWS") from error
@@ -80,7 +90,6 @@ class Aws:
             )
         self.region = str(found)
         self.partition: Partition = partition(self.region)
-        self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
         self.dry_run, self._impatient = dry_run, impatient
         self.planned: list[dict[str, Any]] = []
         self._lock = threading.Lock()
@@ -90,7 +99,7 @@ class Aws:
     @property
     def local(self) -> bool:
         """Whether the endpoint is on this machine, as that of ``byoc local`` is."""
-        return urllib.parse.urlsplit(self.endpoint_url or "").hostname in LOOPBACK
+        return on_loopback(self.endpoint_url)
 
     @property
     def account(self) -> str:
@@ -275,6 +284,11 @@ class Aws:
                 lines = "; ".join(wrong.generate_report().splitlines())
                 raise SettingsError(f"{service}:{operation} would be refused: {lines}")
         self.plan(service, operation, request)
+
+
+def on_loopback(url: str | None) -> bool:
+    """Whether an address is one of this machine, as that of ``byoc local`` is."""
+    return urllib.parse.urlsplit(url or "").hostname in LOOPBACK
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc import toml_file
-from byoc.aws import Aws
+from byoc.aws import Aws, on_loopback
 from byoc.errors import ByocError, NotFoundError, RequestError, SettingsError
 from byoc.report import SILENT
 
@@ -63,9 +63,17 @@ def connect(
     """
     written = config()
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    # A profile that is given outright wins over keys in the environment, also in botocore. That of
+    # the file is a default like the others: the environment stands above it, and so does the local
+    # endpoint, whose keys are not the account's.
+    named = any(
+        os.environ.get(name) for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
+    )
+    if not (profile or named or on_loopback(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))):
+        profile = written.get("profile")
     return Aws(
         region or written.get("region"),
-        profile=profile or os.environ.get("AWS_PROFILE") or written.get("profile"),
+        profile=profile,
         endpoint_url=endpoint_url,
         dry_run=dry_run,
         impatient=impatient,

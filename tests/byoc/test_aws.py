@@ -14,6 +14,7 @@ import byoc as package
 from byoc import errors
 from byoc.aws import Aws
 from byoc.aws_errors import told
+from byoc.settings import connect
 
 
 def refused(code, message="no", status=400, **more: Any):
@@ -91,6 +92,47 @@ def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
     assert done.code == errors.UnreachableError.exit_code
     assert "http://127.0.0.1:1" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.fixture
+def profiles(tmp_path, monkeypatch):
+    """AWS's configuration files, with a profile ``far``."""
+    (tmp_path / "credentials").write_text(
+        "[far]\naws_access_key_id = of-the-profile\naws_secret_access_key = x\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+def key_of(aws) -> str:
+    return str(aws._session.get_credentials().access_key)
+
+
+@pytest.mark.parametrize("profile", ["far", "not-there"])
+def test_the_exported_local_keys_win_over_a_profile_that_is_not_given_outright(
+    profiles, profile, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    (tmp_path / "byoc.toml").write_text(f'profile = "{profile}"')
+    assert key_of(connect()) == "local"
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    aws = connect()
+    assert key_of(aws) == "local"
+    aws.client("s3")  # which reads the profile's settings
+    assert key_of(connect(profile="far")) == "of-the-profile"
+
+
+def test_a_profile_signs_in_where_no_keys_are_exported(profiles, tmp_path, monkeypatch):
+    (tmp_path / "byoc.toml").write_text('profile = "far"')
+    assert key_of(connect()) == "of-the-profile"
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    with pytest.raises(errors.CredentialsError, match="not-there"):
+        connect()
+    monkeypatch.setenv("AWS_PROFILE", "far")
+    (tmp_path / "byoc.toml").write_text('profile = "not-there"')
+    assert key_of(connect()) == "of-the-profile"
 
 
 def test_a_fault_of_ours_is_one_line_too(byoc, monkeypatch):
