@@ -139,6 +139,8 @@ class Aws:
                 read_timeout=IMPATIENT_SECONDS if self._impatient else INVOCATION_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": 1 if once else 4},
                 s3={"addressing_style": "path"} if self.local else {},
+                # A proxy knows nothing of this machine's loopback.
+                proxies={} if self.local else None,
                 max_pool_connections=16,
             )
             try:

@@ -136,5 +136,5 @@ def _start(home: Home, port: int, region: str, runner: str) -> str:
 
 
 def _lines(url: str, region: str) -> str:
-    named = exports.variables(url, region).items()
+    named = exports.shell(url, region).items()
     return "\n".join(f"export {name}={value}" for name, value in named)

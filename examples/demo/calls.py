@@ -52,8 +52,10 @@ class Calls:
             region_name=exports["AWS_REGION"],
         )
         made: Any = session.client  # its overloads want literal names
+        # Without proxies, as the endpoint is on this machine; on AWS, leave them out.
+        config = Config(read_timeout=70, proxies={})
         self.s3, self.sagemaker, self.logs, sts, self.runtime = (
-            made(name, endpoint_url=exports["AWS_ENDPOINT_URL"], config=Config(read_timeout=70))
+            made(name, endpoint_url=exports["AWS_ENDPOINT_URL"], config=config)
             for name in ("s3", "sagemaker", "logs", "sts", "sagemaker-runtime")
         )
         account, region = sts.get_caller_identity()["Account"], exports["AWS_REGION"]

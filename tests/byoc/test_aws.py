@@ -14,6 +14,7 @@ import byoc as package
 from byoc import errors
 from byoc.aws import Aws
 from byoc.aws_errors import told
+from byoc.local import exports
 from byoc.settings import connect
 
 
@@ -133,6 +134,47 @@ def test_a_profile_signs_in_where_no_keys_are_exported(profiles, tmp_path, monke
     monkeypatch.setenv("AWS_PROFILE", "far")
     (tmp_path / "byoc.toml").write_text('profile = "not-there"')
     assert key_of(connect()) == "of-the-profile"
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy that does not answer, for everything."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_on_this_machine_is_not_asked_for_at_a_proxy(byoc, moto, proxy):
+    done = byoc("list", "models", "--json")
+    assert (done.code, done.out) == (0, "[]\n")
+
+
+def test_aws_is_asked_through_the_proxy(proxy, far, monkeypatch):
+    aws = Aws("eu-central-1", endpoint_url="http://elsewhere.example", impatient=True)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with pytest.raises(errors.UnreachableError, match="proxy"):
+        aws.call("sagemaker", "ListModels")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example, localhost"}, "a.example,localhost,127.0.0.1"),
+        ({"NO_PROXY": "a.example", "no_proxy": ".b.example"}, ".b.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "*"}, "*"),
+    ],
+)
+def test_shells_are_told_what_no_proxy_can_reach_and_keep_what_they_had(
+    proxy, given, expected, monkeypatch
+):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told = exports.shell("http://127.0.0.1:1", "us-east-1")
+    assert (told["NO_PROXY"], told["no_proxy"]) == (expected, expected)
+    assert next(iter(told)) == "AWS_ENDPOINT_URL"
 
 
 def test_a_fault_of_ours_is_one_line_too(byoc, monkeypatch):
