@@ -223,7 +223,7 @@ def _ended(kind: Kind, name: str, job: dict[str, Any]) -> dict[str, Any]:
     reason = " ".join(str(job.get("FailureReason") or job.get("ExitMessage") or "").split())
     raise FailedError(
         f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: "
-        f"byoc logs {name}"
+        f"{kind.command('logs', name)}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from byoc import deployments, endpoint_status, endpoints, words
+from byoc import deployments, endpoint_status, endpoints, kinds, words
 from byoc.commands import options
 from byoc.commands.options import (
     INTERRUPTED,
@@ -148,8 +148,9 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
                 call.aws, endpoint.name, config=endpoint.config, report=console
             )
         except KeyboardInterrupt:
-            console.say(f"\nthe endpoint is still being made: byoc describe {endpoint.name}; take "
-                        f"it away: byoc delete {endpoint.name}")  # fmt: skip
+            look = kinds.ENDPOINT.command("describe", endpoint.name)
+            console.say(f"\nthe endpoint is still being made: {look}; take it away: "
+                        f"byoc delete {endpoint.name}")  # fmt: skip
             raise SystemExit(INTERRUPTED) from None
         for line in endpoint_status.verify(endpoint.images, described):
             console.say(line)

@@ -122,6 +122,11 @@ def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Functio
     return decorate
 
 
+def aside(line: str) -> None:
+    """A line beside the result, whatever form that has."""
+    click.echo(f"byoc: {line}", err=True)
+
+
 def toml_argument(
     table: str, maps: Sequence[str] = (), paths: Sequence[str] = ()
 ) -> Callable[[Function], Function]:

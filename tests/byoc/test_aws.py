@@ -80,7 +80,10 @@ def test_a_model_s_error_shows_its_own_sentence_and_where_its_log_is():
                     LogStreamArn=arn)  # fmt: skip
     said = told(error, "s:Op", "W")
     assert type(said) is errors.InvocationError
-    assert str(said) == "the model answered 400: the body is no JSON; its log: byoc logs digits"
+    assert (
+        str(said)
+        == "the model answered 400: the body is no JSON; its log: byoc logs digits --kind endpoint"
+    )
 
 
 def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):

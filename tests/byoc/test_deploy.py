@@ -249,7 +249,8 @@ def test_an_endpoint_that_fails_is_an_error_with_its_reason(monkeypatch):
         {"EndpointStatus": "Failed", "FailureReason": "did not pass the ping"},
     )
     with pytest.raises(
-        FailedError, match=r"did not pass the ping; its log: byoc logs e; .* delete e"
+        FailedError,
+        match=r"did not pass the ping; its log: byoc logs e --kind endpoint; .* delete e",
     ):
         wait(failing, "e")
 
@@ -299,6 +300,27 @@ def test_logs_are_printed_in_order_with_the_stream_where_there_are_several(byoc,
     assert out == [f"algo-{host}  line {n} of {host}" for n in range(3) for host in (1, 2)]
     assert byoc("logs", "one", "-n", "1").out == "algo-2  line 2 of 2\n"
     assert byoc("logs", "nobody").code == NotFoundError.exit_code
+
+
+def test_a_name_that_several_kinds_have_is_the_first_and_the_others_are_told(
+    byoc, moto, aws, no_engine
+):
+    assert byoc("train", "--name", "digits").code == 0
+    assert byoc("describe", "digits").err == ""
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 0
+    done = byoc("describe", "digits", "--json")
+    assert "TrainingJobName" in done.json
+    assert done.err == (
+        "byoc: digits is the training job here; also called so: endpoint (--kind endpoint)\n"
+    )
+    done = byoc("describe", "digits", "--kind", "endpoint", "--json")
+    assert ("EndpointName" in done.json, done.err) == (True, "")
+    assert "(--kind endpoint)" in byoc("logs", "digits").err
+
+
+def test_hints_name_the_kind_where_a_training_job_may_have_the_name(byoc, moto):
+    words = ("process", "--entrypoint", "tool", "--name", "same", "--bucket", "b", *ROLE)
+    assert "its log: byoc logs same --kind processing-job --follow" in byoc(*words).out
 
 
 def test_stop_ends_a_job_and_says_when_it_has_ended_already(byoc, moto, aws):
