@@ -29,20 +29,23 @@ LOCAL_ROLE = "arn:aws:iam::123456789012:role/byoc-local"
 UNKNOWN_ROLE = "<execution role of the account>"
 
 
+def config_file() -> Path | None:
+    """The configuration file; None when there is none."""
+    named = os.environ.get("BYOC_CONFIG")
+    places = [Path(named)] if named else [
+        Path("byoc.toml"), Path("~/.config/byoc/config.toml").expanduser()
+    ]  # fmt: skip
+    return next((path for path in places if named or path.is_file()), None)
+
+
 def config() -> dict[str, Any]:
     """What the configuration file says; nothing when there is none.
 
     Raises:
         SettingsError: There is one, and it is wrong.
     """
-    named = os.environ.get("BYOC_CONFIG")
-    places = [Path(named)] if named else [
-        Path("byoc.toml"), Path("~/.config/byoc/config.toml").expanduser()
-    ]  # fmt: skip
-    for path in places:
-        if named or path.is_file():
-            return toml_file.read(path)
-    return {}
+    path = config_file()
+    return {} if path is None else toml_file.read(path)
 
 
 def connect(

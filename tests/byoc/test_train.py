@@ -89,6 +89,9 @@ def test_a_toml_file_stands_for_options_and_options_stand_above_it(byoc, digits,
         ("[train]\ndata = 5", "expected a table"),
         ("[train]\n[train.spot]\na = 1", "expected a value"),
         ("[train", "is no TOML"),
+        ("[train]\nno-logs = true", "no-logs means nothing here; did you mean logs?"),
+        ("[train]\nimage = ['a', 'b']", "expected a value"),
+        ("[train]\nmetric = 'loss'", "expected a list"),
     ],
 )
 def test_a_wrong_file_is_one_line(byoc, tmp_path, text, said):
@@ -141,6 +144,19 @@ def test_configuration_files_are_read(byoc, tmp_path, monkeypatch):
     assert request["RoleArn"] == ROLE
     assert request["OutputDataConfig"]["S3OutputPath"] == "s3://mine/byoc/jobs"
     assert ".us-gov-west-1.amazonaws.com/" in request["AlgorithmSpecification"]["TrainingImage"]
+
+
+def test_a_table_of_the_configuration_file_is_not_ignored(byoc, tmp_path):
+    (tmp_path / "byoc.toml").write_text(
+        f'role = "{ROLE}"\nbucket = "mine"\n[train]\ninstance-type = "ml.g5.xlarge"'
+    )
+    done = byoc("train", "--dry-run")
+    assert done.code == SettingsError.exit_code
+    assert "byoc train byoc.toml" in done.err
+    assert len(done.err.splitlines()) == 1
+    resources = request_of(byoc.planned("train", "byoc.toml"))["ResourceConfig"]
+    assert resources["InstanceType"] == "ml.g5.xlarge"
+    assert byoc("describe", "x", "--kind", "model", "--dry-run").code == 0
 
 
 def test_data_is_uploaded_once_and_the_job_created(byoc, moto, aws, digits):
