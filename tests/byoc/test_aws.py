@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -232,6 +234,25 @@ def test_every_public_name_is_there_and_none_is_loaded_before_it_is_used():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_the_example_of_the_package_runs(moto, no_engine, tmp_path, monkeypatch):
+    def call(self, service, operation, request=None) -> Any:
+        if operation != "InvokeEndpoint":
+            return through(self, service, operation, request)
+        assert request["Body"] == b"\x89PNG"
+        return {"Body": io.BytesIO(b"[[0.25, 0.75]]"), "ContentType": request["Accept"]}
+
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    (tmp_path / "data/mnist").mkdir(parents=True)
+    for name in ("data/mnist/digits", "seven.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG")
+    example = [line for line in (package.__doc__ or "").splitlines() if line.startswith("    ")]
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent("\n".join(example)), names)  # noqa: S102 - our own words
+    assert names["endpoint"].name == "digits"
+    assert names["answer"].scores == [[0.25, 0.75]]
 
 
 def test_public_functions_are_not_their_modules():
