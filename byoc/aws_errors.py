@@ -25,7 +25,8 @@ _UNKNOWN = {
     "InvalidSignatureException", "MissingAuthenticationToken", "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }  # fmt: skip
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
+#: Codes of who is known, and may not.
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
 _MISSING = {
     "404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "RepositoryNotFoundException",
     "ImageNotFoundException", "ResourceNotFound", "ResourceNotFoundException",
@@ -129,7 +130,7 @@ _WORDS: tuple[_Words, ...] = (
         ),
     ),
     (
-        lambda code, _, __: code in _DENIED,
+        lambda code, _, __: code in DENIED,
         lambda _, message, doing, ___: CredentialsError(
             f"{doing} is not allowed: {message}; ask for that permission, or use another profile"
         ),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from byoc import toml_file
 from byoc.aws import Aws, on_loopback
-from byoc.errors import ByocError, NotFoundError, RequestError, SettingsError
+from byoc.aws_errors import DENIED, code_of
+from byoc.errors import CredentialsError, NotFoundError, RequestError, SettingsError
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ def _usual_role(aws: Aws) -> str | None:
     """A role of this account that SageMaker may assume, under one of the usual names."""
     try:
         roles = _roles(aws)
-    except ByocError:
-        return None  # who may not list roles must name one
+    except CredentialsError as error:
+        if code_of(error) in DENIED:
+            return None  # who may not list roles must name one
+        raise
     for usual in USUAL_ROLES:
         for one in roles:
             if one["RoleName"].startswith(usual):

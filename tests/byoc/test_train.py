@@ -6,9 +6,17 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from byoc import kinds
-from byoc.errors import CombinationError, CredentialsError, FailedError, SettingsError
+from byoc.aws import Aws
+from byoc.errors import (
+    CombinationError,
+    CredentialsError,
+    FailedError,
+    SettingsError,
+    UnreachableError,
+)
 from byoc.jobs import wait
 from byoc.report import Silent
 
@@ -205,6 +213,33 @@ def test_the_account_s_role_is_found_by_its_usual_name(byoc, moto, aws, far):
     assert byoc("train", "--name", "one", "--yes").code == 0
     job = aws.call("sagemaker", "DescribeTrainingJob", {"TrainingJobName": "one"})
     assert job["RoleArn"] == role
+
+
+def test_who_may_not_list_roles_must_name_one_and_other_errors_are_told_as_they_are(
+    byoc, far, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    for words in (
+        ("train",),
+        ("process", "--entrypoint", "x"),
+        ("deploy", "--model-data", "s3://b/m.tar.gz"),
+    ):
+        done = byoc(*words)
+        assert done.code == CredentialsError.exit_code, done
+        assert "no AWS credentials" in done.err
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    assert byoc("train").code == UnreachableError.exit_code
+
+    def denied(*_: Any) -> Any:
+        response: Any = {"Error": {"Code": "AccessDenied", "Message": "no"}}
+        raise CredentialsError("no") from ClientError(response, "ListRoles")
+
+    monkeypatch.setattr(Aws, "call", denied)
+    done = byoc("train")
+    assert done.code == SettingsError.exit_code
+    assert "--role" in done.err
 
 
 def test_a_bucket_is_made_only_with_consent(byoc, moto, aws, far):
