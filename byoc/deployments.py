@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,8 +177,10 @@ def _check_variant(one: Variant) -> None:
             raise SettingsError(f"the model archive {archive} is not there; give a file or s3://…")
     if one.model_data and not re.search(r"\.(tar\.gz|tgz)$", one.model_data):
         raise SettingsError(f"{one.model_data} is no .tar.gz archive; see byoc package")
-    if one.weight < 0 or one.instance_count < 1:
-        raise SettingsError(f"variant {one.name}: the weight is at least 0, the count at least 1")
+    if not (math.isfinite(one.weight) and one.weight >= 0) or one.instance_count < 1:
+        raise SettingsError(
+            f"variant {one.name}: the weight is a number of at least 0, the count at least 1"
+        )
     hosts.check(one.instance_type, None)
 
 

@@ -167,6 +167,8 @@ def test_update(byoc, no_engine):
         (("--variant", "a:wieght=1"), SettingsError.exit_code, "means nothing"),
         (("--variant", "a:weight=x"), SettingsError.exit_code, "could not convert"),
         (("--variant", "a:weight=-1"), SettingsError.exit_code, "at least 0"),
+        (("--variant", "a:weight=nan"), SettingsError.exit_code, "at least 0"),
+        (("--variant", "a:weight=inf"), SettingsError.exit_code, "at least 0"),
         (("--async-output", "s3://b/x"), SettingsError.exit_code, "goes with --async"),
     ],
 )
