@@ -188,7 +188,7 @@ def wait(
         ByocError: AWS refuses.
     """
     reader = Logs(aws, kind, name) if logs else None
-    started, seen = time.monotonic(), 0
+    started, seen, last = time.monotonic(), 0, ""
     while True:
         job = kinds.describe(aws, kind, name)
         status = str(job[kind.status or ""])
@@ -196,9 +196,12 @@ def wait(
         if reader:
             tell(reader, report)
         states = _states(job, status)
-        for state, message in states[seen:]:
-            report.say(f"{state:<12} {seconds:6.1f} s  {message}".rstrip())
-        seen, state = len(states), states[-1][0]
+        # Jobs without a history have one state at any time: another takes its place.
+        for state, message in states[seen:] or states[-1:]:
+            if state != last:
+                report.say(f"{state:<12} {seconds:6.1f} s  {message}".rstrip())
+            last = state
+        seen, state = len(states), last
         if status in kinds.ENDED:
             return _ended(kind, name, job)
         report.waiting(f"{kind.words} {name}: {state}, {seconds:.0f} s")
@@ -217,6 +220,8 @@ def _ended(kind: Kind, name: str, job: dict[str, Any]) -> dict[str, Any]:
     if status == "Completed":
         return job
     if status == "Stopped":
+        if kind is kinds.PROCESSING:  # which says the same of both
+            raise FailedError(f"the {kind.words} {name} was stopped, or ran longer than --max-time")
         limit = job.get("SecondaryStatus") in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded")
         why = "it took longer than it may (--max-time)" if limit else "somebody stopped it"
         raise FailedError(f"the {kind.words} {name} was stopped: {why}")

@@ -305,6 +305,28 @@ def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
     assert told.lines[1].endswith("it is Downloading")
 
 
+@pytest.mark.parametrize("kind", [kinds.PROCESSING, kinds.TRANSFORM])
+def test_the_wait_tells_each_state_of_a_job_without_a_history(kind, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    told = Told()
+    states = ("InProgress", "InProgress", "Stopping", "Completed")
+    job = job_of(*({kind.status: one} for one in states))
+    wait(job, kind, "one", logs=False, report=told)
+    assert [line.split()[0] for line in told.lines] == ["InProgress", "Stopping", "Completed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (kinds.PROCESSING, "was stopped, or ran longer than --max-time"),
+        (kinds.TRANSFORM, "was stopped: somebody stopped it"),  # which has no time limit
+    ],
+)
+def test_a_job_that_does_not_say_why_it_was_stopped(kind, words):
+    with pytest.raises(FailedError, match=words):
+        wait(job_of({kind.status: "Stopped"}), kind, "one", logs=False)
+
+
 @pytest.mark.parametrize(
     ("last", "words"),
     [
