@@ -13,13 +13,12 @@ import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from byoc.aws_errors import code_of, told
+from byoc.aws_errors import code_of, not_aws, told
 from byoc.errors import (
     ByocError,
     CredentialsError,
     NotFoundError,
     SettingsError,
-    UnreachableError,
 )
 from byoc.partitions import ECR, Partition, image_uri, partition
 
@@ -258,10 +257,7 @@ class Aws:
             cause = error.__context__
             error = cause if isinstance(cause, (BotoCoreError, ClientError)) else error
         if isinstance(error, ResponseParserError):
-            return UnreachableError(
-                f"what answers at {self.where} is not AWS ({doing}); check AWS_ENDPOINT_URL and "
-                "the proxy"
-            )
+            return not_aws(doing, self.where)
         if not isinstance(error, (BotoCoreError, ClientError, Boto3Error)):
             raise error
         said = told(error, doing, self.where)

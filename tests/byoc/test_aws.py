@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import pytest
@@ -97,6 +99,30 @@ def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
     done = byoc("list", "models")
     assert done.code == errors.UnreachableError.exit_code
     assert "http://127.0.0.1:1" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers everything with pages, as any server but AWS does."""
+
+    def do_POST(self) -> None:
+        self.send_error(501)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("words", [("list", "models"), ("invoke", "e", "--body", "[]")])
+def test_a_server_that_is_not_aws_is_one_line(byoc, moto, monkeypatch, words):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    done = byoc(*words, "--endpoint-url", url)
+    server.shutdown()
+    server.server_close()
+    assert done.code == errors.UnreachableError.exit_code, done
+    assert done.err.startswith(f"byoc: what answers at {url} is not AWS (")
     assert len(done.err.splitlines()) == 1
 
 
