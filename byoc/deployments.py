@@ -182,6 +182,7 @@ def _check_variant(one: Variant) -> None:
             f"variant {one.name}: the weight is a number of at least 0, the count at least 1"
         )
     hosts.check(one.instance_type, None)
+    hosts.known(one.instance_type, "endpoints")
 
 
 def _check_serverless(deployment: Deployment, wish: Serverless) -> None:

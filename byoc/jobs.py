@@ -108,6 +108,7 @@ def train(
         ByocError: AWS refuses.
     """
     hosts.check(training.instance_type, None)
+    hosts.known(training.instance_type, "training")
     name = words.checked_name(training.name or words.fresh_name(_stem(training.image)))
     sources = {channel: _source(channel, text) for channel, text in training.data.items()}
     definitions = metrics.metric_definitions(training.metric_names)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from byoc import settings, toml_file
+from byoc import hosts, settings, toml_file
 from byoc.aws import Aws  # noqa: TC001 - of a dataclass
 from byoc.console import Console
 from byoc.errors import SettingsError
@@ -220,10 +220,5 @@ def _from(file: Path, value: Any) -> Any:
 
 def instance_types(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """SageMaker's instance types, for the shell's completion."""
-    from botocore import session  # noqa: PLC0415 - heavy
-
-    model = session.get_session().get_service_model("sagemaker")
-    found: set[str] = set()
-    for shape in ("TrainingInstanceType", "ProductionVariantInstanceType"):
-        found |= {*model.shape_for(shape).metadata["enum"]}
+    found = {one for use in hosts.USES for one in hosts.instance_types(use)}
     return sorted(one for one in found if one.startswith(incomplete))

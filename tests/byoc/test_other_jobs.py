@@ -96,6 +96,14 @@ def test_a_processing_job_with_the_image_s_own_program(byoc):
     assert (done.code, "is not there" in done.err) == (SettingsError.exit_code, True)
 
 
+def test_an_entry_point_with_an_open_quote_is_one_line(byoc):
+    done = byoc("process", *ROLE, "--entrypoint", "a 'b", "--dry-run")
+    assert done.code == SettingsError.exit_code
+    assert done.err == (
+        "byoc: --entrypoint a 'b is no command as a shell has it: No closing quotation\n"
+    )
+
+
 def test_package_puts_the_handler_into_code(byoc, tmp_path):
     for name in (
         "model/model.pth",
