@@ -97,3 +97,42 @@ def test_exit_codes_of_the_tree_are_distinct() -> None:
     assert 2 not in codes  # click's own, for wrong usage
     for kind in classes:
         assert f"{kind.__name__} " in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("describe", "m", "--kind", "model", "--dry-run"),
+        ("train", "--dry-run", "--role", "r", "--bucket", "b"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BYOC, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == errors.ByocError.exit_code
+    assert done.stderr == "byoc: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_written_only_at_the_end_is_told_as_well(unbuffered: str) -> None:
+    program = """
+import click, sys
+from byoc import main
+@click.command()
+def command():
+    print("a line")
+main.group = lambda: command
+sys.argv = ["byoc"]
+main.main()
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == errors.ByocError.exit_code
+    assert done.stderr == "byoc: the output cannot be written: No space left on device\n"
