@@ -158,6 +158,12 @@ def check(deployment: Deployment) -> None:
         _check_variant(one)
     if deployment.serverless is not None:
         _check_serverless(deployment, deployment.serverless)
+    for one in deployment.variants:
+        if one.image == IMAGE and not (one.job or one.model_data or one.model):
+            raise SettingsError(
+                f"variant {one.name} has no model, and the image {IMAGE} brings none along; give "
+                "--job, --model-data or --model, or an --image of yours that has its model"
+            )
 
 
 def _check_variant(one: Variant) -> None:

@@ -169,6 +169,7 @@ def test_update(byoc, no_engine):
         (("--variant", "a:weight=-1"), SettingsError.exit_code, "at least 0"),
         (("--variant", "a:weight=nan"), SettingsError.exit_code, "at least 0"),
         (("--variant", "a:weight=inf"), SettingsError.exit_code, "at least 0"),
+        ((), SettingsError.exit_code, "has no model"),
         (("--async-output", "s3://b/x"), SettingsError.exit_code, "goes with --async"),
     ],
 )
@@ -177,6 +178,11 @@ def test_contradictions_are_one_line(byoc, no_engine, words, code, said):
     assert done.code == code, done
     assert said in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_an_image_of_the_user_s_own_may_have_its_model_in_it(byoc, no_engine):
+    model = byoc.planned("deploy", *ROLE, "--image", "mine:1")[0]["request"]
+    assert "ModelDataUrl" not in model["PrimaryContainer"]
 
 
 def test_the_whole_life_of_an_endpoint(byoc, moto, aws, no_engine, tmp_path):
