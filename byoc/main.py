@@ -13,13 +13,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from byoc.errors import ByocError
+from byoc.errors import FAULT, INTERRUPTED, ByocError
 
 if TYPE_CHECKING:
     import click
 
-#: Exit code of what should never happen.
-FAULT = 70
 #: What a write to a full disk, or to a device that is gone, ends with.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 #: Each command with its line in ``byoc --help``; the module is ``byoc.commands.<name>``.
@@ -99,12 +97,20 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(ByocError.exit_code)
+    import click  # noqa: PLC0415 - as above
+
     cli = group()
     try:
         try:
-            cli(prog_name="byoc")
+            code = cli(prog_name="byoc", standalone_mode=False)
         finally:  # here, where a full disk can still be told, and not at the interpreter's end
             sys.stdout.flush()
+    except click.ClickException as error:  # wrong usage
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:  # Ctrl-C, or a question that was not answered
+        print("byoc: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except ByocError as error:
         print(f"byoc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -125,6 +131,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(FAULT)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _drop_output() -> None:

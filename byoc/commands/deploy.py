@@ -9,14 +9,13 @@ import click
 from byoc import deployments, endpoint_status, endpoints, kinds, words
 from byoc.commands import options
 from byoc.commands.options import (
-    INTERRUPTED,
     aws_command,
     instance_types,
     merged,
     texts,
     toml_argument,
 )
-from byoc.errors import SettingsError
+from byoc.errors import INTERRUPTED, SettingsError
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from byoc import jobs, kinds
-from byoc.commands.options import INTERRUPTED, aside, aws_command
+from byoc.commands.options import aside, aws_command
+from byoc.errors import INTERRUPTED
 from byoc.logs import Logs
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Keeps the line breaks of a help text's examples; click takes the character out.
 AS_IS = "\b"
-#: As a shell reports a program that Ctrl-C has ended.
-INTERRUPTED = 130
 #: Options of every command that starts something.
 role = click.option(
     "--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byoc import jobs
-from byoc.commands.options import INTERRUPTED
+from byoc.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call

@@ -227,6 +227,44 @@ def test_what_was_made_is_taken_back_when_the_endpoint_is_refused(
     assert byoc("list", "--json").json == []
 
 
+@pytest.mark.parametrize("operation", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
+@pytest.mark.parametrize("done_there", [False, True])
+def test_what_was_made_is_taken_back_when_ctrl_c_comes(
+    byoc, moto, aws, no_engine, monkeypatch, operation, done_there
+):
+    def call(self, service, name, request=None) -> Any:
+        if name == operation:
+            if done_there:  # and the answer is still on its way
+                through(self, service, name, request)
+            raise KeyboardInterrupt
+        return through(self, service, name, request)
+
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    done = byoc("deploy", *MODEL, *ROLE, "--name", "digits")
+    assert done.code == 130
+    assert done.err.strip() == "byoc: interrupted"
+    assert byoc("list", "--json").json == []
+
+
+def test_ctrl_c_leaves_an_endpoint_alone_that_was_there_and_what_an_update_may_use(
+    byoc, moto, aws, no_engine, monkeypatch
+):
+    def call(self, service, name, request=None) -> Any:
+        if name in ("CreateEndpoint", "UpdateEndpoint"):
+            raise KeyboardInterrupt
+        return through(self, service, name, request)
+
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 0
+    before = byoc("list", "--json").json
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 130
+    assert byoc("list", "--json").json == before
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits", "--update").code == 130
+    assert len(byoc("list", "--json").json) == len(before) + 2
+
+
 def test_a_job_without_a_model_is_refused(byoc, moto, aws, no_engine):
     assert byoc("deploy", "--job", "none").code == NotFoundError.exit_code
 

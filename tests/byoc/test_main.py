@@ -136,3 +136,8 @@ main.main()
         )  # fmt: skip
     assert done.returncode == errors.ByocError.exit_code
     assert done.stderr == "byoc: the output cannot be written: No space left on device\n"
+
+
+def test_the_tree_of_errors_names_the_other_exit_codes() -> None:
+    for code in (2, errors.FAULT, errors.INTERRUPTED):
+        assert f" {code}, " in (errors.__doc__ or "")
