@@ -120,7 +120,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     [deploy.tags].
     """  # noqa: D301 - click's mark
     one = deployments.Variant(**usual)
-    environment = words.pairs(given_environment, "variable", "BYOC_LOG_LEVEL=DEBUG")
+    environment = words.pairs(given_environment, "variable", "SAGEMAKER_CONTAINER_LOG_LEVEL=10")
     if async_output and not asynchronous:
         raise SettingsError("--async-output goes with --async")
     deployment = deployments.Deployment(

@@ -26,7 +26,7 @@ def _home() -> Home:
 
 @click.group("local")
 def command() -> None:
-    r"""SageMaker on this machine.
+    """SageMaker on this machine.
 
     One endpoint that speaks AWS's protocols and really runs the images: boto3, the AWS CLI and the
     SageMaker SDK work with it unchanged.
@@ -36,7 +36,7 @@ def command() -> None:
       eval "$(byoc local env)"
       aws sagemaker list-training-jobs
       byoc local down
-    """
+    """  # noqa: D301 - click's mark
 
 
 @command.command("up")

@@ -93,7 +93,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
         inputs=words.pairs(inputs, "input", "raw=photos"),
         outputs={name: uri for name, _, uri in (one.partition("=") for one in outputs)},
         max_seconds=words.seconds(max_time),
-        environment=words.pairs(environment, "variable", "BYOC_LOG_LEVEL=DEBUG"),
+        environment=words.pairs(environment, "variable", "OMP_NUM_THREADS=1"),
         **rest,
     )
     request = processing.process(call.aws, wish, may_create=call.may_create, report=call.console)

@@ -65,7 +65,12 @@ class Calls:
 
     def upload(self, folder: Path) -> str:
         """Put the files of a channel into S3; their prefix."""
-        self.s3.create_bucket(Bucket=self.bucket)
+        region = self.s3.meta.region_name
+        if region == "us-east-1":  # the one that may not be named
+            self.s3.create_bucket(Bucket=self.bucket)
+        else:
+            place = {"LocationConstraint": region}
+            self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=place)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.s3.upload_file(str(path), self.bucket, f"digits/{path.relative_to(folder)}")

@@ -170,6 +170,7 @@ def test_update(byoc, no_engine):
         (("--variant", "a:weight=nan"), SettingsError.exit_code, "at least 0"),
         (("--variant", "a:weight=inf"), SettingsError.exit_code, "at least 0"),
         ((), SettingsError.exit_code, "has no model"),
+        (("-e", "x"), SettingsError.exit_code, "such as SAGEMAKER_CONTAINER_LOG_LEVEL=10"),
         (("--async-output", "s3://b/x"), SettingsError.exit_code, "goes with --async"),
     ],
 )

@@ -57,6 +57,8 @@ def test_each_command_explains_itself(name: str) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: byoc {name}")
 
+    assert "\b" not in done.stdout
+    assert "\\b" not in done.stdout
 
 @pytest.mark.parametrize(
     ("words", "number", "offered"),
