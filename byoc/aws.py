@@ -159,9 +159,17 @@ class Aws:
         """The full name of an image; one without a registry's host is in the account's own.
 
         Raises:
+            SettingsError: It is in another region's registry, which SageMaker does not pull from
+                (contract section 15); the local endpoint runs what the engine has.
             ByocError: The account has to be asked for, and AWS does not say.
         """
-        return name if ECR.match(name) else image_uri(name, self.account, self.region)
+        found = ECR.match(name)
+        if found and found["region"] != self.region and not self.local:
+            raise SettingsError(
+                f"{name} is in {found['region']}, and SageMaker in {self.region} pulls from there "
+                "alone; push it there (byoc push), or give another --region"
+            )
+        return name if found else image_uri(name, self.account, self.region)
 
     def call(
         self, service: str, operation: str, request: Mapping[str, Any] | None = None

@@ -74,6 +74,7 @@ def deploy(
 
     name = deployment.name or words.fresh_name(_stem(deployment))
     endpoint = Endpoint(name, config := words.fresh_name(_without_time(name)))
+    full_names = {one.name: aws.image_uri(one.image) for one in own}
     archives = {one.name: models.archive(aws, deployment, one, may_create, report) for one in own}
     role = settings.role(aws, deployment.role) if own else ""
     asynchronous = _asynchronous(aws, deployment, name, may_create, report)
@@ -82,8 +83,7 @@ def deploy(
         for one in deployment.variants:
             model, ami = one.model, one.ami
             if model is None:
-                image = aws.image_uri(one.image)
-                known = models.completed(aws, image, facts[one.name])
+                known = models.completed(aws, full_names[one.name], facts[one.name])
                 ami = models.fits(deployment, one, known)
                 endpoint.images[one.name] = known.digest
                 model = _model_name(deployment, one, config)

@@ -114,7 +114,7 @@ def train(
     definitions = metrics.metric_definitions(training.metric_names)
     typed = words.hyperparameters(training.hyperparameters)
     hyperparameters = {**typed, **training.raw_hyperparameters}
-    role = settings.role(aws, training.role)
+    role, image = settings.role(aws, training.role), aws.image_uri(training.image)
     needs_bucket = (
         training.output is None
         or training.checkpoints == "auto"
@@ -129,7 +129,6 @@ def train(
         else uploads.upload(aws, source, bucket, "data", title=f"channel {channel}", report=report)
         for channel, source in sources.items()
     }
-    image = aws.image_uri(training.image)
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {

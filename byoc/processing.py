@@ -82,6 +82,7 @@ def process(
     stem = script.stem if script else wish.image.rpartition("/")[2].partition(":")[0]
     name = words.checked_name(wish.name or words.fresh_name(stem))
     role = settings.role(aws, wish.role)
+    specification: dict[str, Any] = {"ImageUri": aws.image_uri(wish.image)}
     bucket = ""
     here = [one for one in wish.inputs.values() if not one.startswith("s3://")]
     if script or here or "" in wish.outputs.values():
@@ -93,7 +94,6 @@ def process(
             path = Path(source).expanduser()
             uri = uploads.upload(aws, path, bucket, "data", title=f"input {key}", report=report)
         inputs.append(_input(key, uri, f"{ROOT}/input/{key}"))
-    specification: dict[str, Any] = {"ImageUri": aws.image_uri(wish.image)}
     if script:
         uri = uploads.upload(aws, script, bucket, "code", title=script.name, report=report)
         inputs.append(_input("code", uri, CODE))

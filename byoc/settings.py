@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from byoc.report import Report
 
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
+ROLE_ARN = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/.+")
 #: Names that SageMaker's own pages and consoles give to execution roles.
 USUAL_ROLES = ("AmazonSageMaker-ExecutionRole", "SageMakerExecutionRole", "sagemaker-byoc")
 #: The local endpoint looks at a role's form only.
@@ -92,7 +92,8 @@ def role(aws: Aws, given: str | None = None) -> str:
         given: An ARN, or the name of a role of this account.
 
     Raises:
-        SettingsError: None is given, and the account has none under a usual name.
+        SettingsError: None is given, and the account has none under a usual name; or it is given
+            and cannot be one of this region's.
         ByocError: AWS cannot be asked.
     """
     given = (
@@ -101,7 +102,13 @@ def role(aws: Aws, given: str | None = None) -> str:
         or os.environ.get("SAGEMAKER_ROLE_ARN")
         or config().get("role")
     )
-    if given and ROLE_ARN.fullmatch(given):
+    arn = ROLE_ARN.fullmatch(given or "")
+    if given and arn:
+        if arn[1] != aws.partition.name:
+            raise SettingsError(
+                f"the role {given} is of the partition {arn[1]}, and {aws.region} is in "
+                f"{aws.partition.name}; give a role of that, or another --region"
+            )
         return given
     if given and given.startswith("arn:"):
         raise SettingsError(

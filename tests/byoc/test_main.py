@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from byoc import errors, main
+from byoc.commands.local import _lines
 
 BYOC = Path(sys.executable).with_name("byoc")
 
@@ -56,9 +57,9 @@ def test_each_command_explains_itself(name: str) -> None:
     done = byoc(name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: byoc {name}")
-
     assert "\b" not in done.stdout
     assert "\\b" not in done.stdout
+
 
 @pytest.mark.parametrize(
     ("words", "number", "offered"),
@@ -143,3 +144,21 @@ main.main()
 def test_the_tree_of_errors_names_the_other_exit_codes() -> None:
     for code in (2, errors.FAULT, errors.INTERRUPTED):
         assert f" {code}, " in (errors.__doc__ or "")
+
+
+def test_a_region_of_the_local_endpoint_is_looked_at_before_it_starts(tmp_path: Path) -> None:
+    done = byoc("local", "up", "--region", "x; rm", BYOC_HOME=str(tmp_path / "home"))
+    assert done.returncode == errors.SettingsError.exit_code
+    assert "is no region" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_a_shell_must_export_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "a.example;b $(c)")
+    lines = _lines("http://127.0.0.1:1", "us-east-1")
+    done = subprocess.run(
+        ["sh", "-c", f'{lines}\nprintf %s "$NO_PROXY"'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a.example;b $(c),127.0.0.1,localhost"
+    assert lines.startswith("export AWS_ENDPOINT_URL=http://127.0.0.1:1\n")

@@ -20,6 +20,7 @@ from byoc.errors import (
 from byoc.jobs import wait
 from byoc.report import Silent
 
+REGISTRY = "111122223333.dkr.ecr"
 ROLE = "arn:aws:iam::111122223333:role/sm"
 
 
@@ -59,7 +60,7 @@ def test_a_toml_file_stands_for_options_and_options_stand_above_it(byoc, digits,
     (tmp_path / "job.toml").write_text(
         f"""
         region = "cn-north-1"
-        role = "{ROLE}"
+        role = "{ROLE.replace("aws", "aws-cn", 1)}"
         bucket = "mine"
         [train]
         instance-type = "ml.g5.xlarge"
@@ -119,6 +120,12 @@ def test_a_wrong_file_is_one_line(byoc, tmp_path, text, said):
         (("--max-time", "soon"), SettingsError.exit_code, "is no length of time"),
         (("--name", "a_b"), SettingsError.exit_code, "is no name"),
         (("--role", "arn:aws:iam::1:user/x"), SettingsError.exit_code, "is no role's ARN"),
+        (("--role", ROLE, "--region", "cn-north-1"), SettingsError.exit_code, "is in aws-cn"),
+        (
+            ("--role", "r", "--bucket", "b", "--image", f"{REGISTRY}.us-east-1.amazonaws.com/a:1"),
+            SettingsError.exit_code,
+            "is in us-east-1, and SageMaker in eu-central-1",
+        ),
         (("--metric", "a b"), SettingsError.exit_code, "is no name of a metric"),
         (("-t", "ml.c7g.large"), CombinationError.exit_code, "exec format error"),
         (("-t", "large"), CombinationError.exit_code, "is no instance type"),
@@ -145,11 +152,12 @@ def test_without_a_region_it_is_asked_for(byoc, monkeypatch):
 
 def test_configuration_files_are_read(byoc, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_REGION")
+    role = "arn:aws-us-gov:iam::111122223333:role/sm"
     (tmp_path / "byoc.toml").write_text(
-        f'region = "us-gov-west-1"\nrole = "{ROLE}"\nbucket = "mine"'
+        f'region = "us-gov-west-1"\nrole = "{role}"\nbucket = "mine"'
     )
     request = request_of(byoc.planned("train"))
-    assert request["RoleArn"] == ROLE
+    assert request["RoleArn"] == role
     assert request["OutputDataConfig"]["S3OutputPath"] == "s3://mine/byoc/jobs"
     assert ".us-gov-west-1.amazonaws.com/" in request["AlgorithmSpecification"]["TrainingImage"]
 
