@@ -14,7 +14,6 @@ from byoc.errors import (
     SettingsError,
     UnreachableError,
 )
-from byoc.kinds import ENDPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +106,7 @@ def _model_error(_: str, message: str, __: str, response: dict[str, Any]) -> Byo
     status = response.get("OriginalStatusCode", "an error")
     stream = response.get("LogStreamArn", "")
     found = re.search(r"/aws/sagemaker/Endpoints/([^:/]+)", stream)
-    hint = f"; its log: {ENDPOINT.command('logs', found[1])}" if found else ""
+    hint = f"; its log: byoc logs {found[1]} --kind endpoint" if found else ""
     return InvocationError(f"the model answered {status}: {_plain(original)}{hint}")
 
 
