@@ -1,13 +1,17 @@
 """The command ``byoc`` as a library: images, jobs and endpoints from the user's machine.
 
-    from byoc import Deployment, Question, Training, Variant, connect, deploy, invoke, train
+    from pathlib import Path
+
+    from byoc import TRAINING, Deployment, Question, Training, Variant
+    from byoc import connect, deploy, invoke, train, wait_for_endpoint, wait_for_job
 
     aws = connect("eu-central-1")
     job = train(aws, Training(data={"training": "data/mnist"}, hyperparameters={"epochs": 1}))
     wait_for_job(aws, TRAINING, job.name)
     endpoint = deploy(aws, Deployment([Variant(job=job.name)], name="digits"))
     wait_for_endpoint(aws, endpoint.name)
-    answer = invoke(aws, "digits", Question(body))
+    answer = invoke(aws, "digits", Question(Path("seven.png").read_bytes(), "image/png"))
+    print(answer.scores)
 
 Names are loaded when they are used: importing the package loads nothing.
 """

@@ -13,13 +13,12 @@ import threading
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from byoc.aws_errors import code_of, told
+from byoc.aws_errors import code_of, not_aws, told
 from byoc.errors import (
     ByocError,
     CredentialsError,
     NotFoundError,
     SettingsError,
-    UnreachableError,
 )
 from byoc.partitions import ECR, Partition, image_uri, partition
 
@@ -42,7 +41,8 @@ class Aws:
 
     Args:
         region: Such as ``eu-central-1``; default: AWS's own variables and configuration.
-        profile: Of AWS's configuration files.
+        profile: Of AWS's configuration files, in place of everything else that signs in; default:
+            as botocore finds it, keys in the environment before ``AWS_PROFILE``.
         endpoint_url: In place of AWS; default: ``AWS_ENDPOINT_URL``.
         dry_run: Send nothing; ``planned`` has what would have been sent.
         impatient: Wait for an answer for some seconds only, and try once.
@@ -65,12 +65,21 @@ class Aws:
         impatient: bool = False,
     ) -> None:
         import boto3  # noqa: PLC0415 - heavy
+        import botocore.session  # noqa: PLC0415 - heavy
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - heavy
 
         # boto3 itself reads AWS_DEFAULT_REGION alone, AWS's other programs AWS_REGION first.
         region = region or os.environ.get("AWS_REGION")
+        self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
         try:
-            self._session: Any = boto3.Session(profile_name=profile, region_name=region)
+            base = None
+            if profile is None and self.local and os.environ.get("AWS_ACCESS_KEY_ID"):
+                # What `byoc local env` exports is all there is to know: an AWS_PROFILE of the
+                # surrounding account, which may not even be there, has no say in it.
+                base = botocore.session.Session({"profile": (None, None, None, None)})
+            self._session: Any = boto3.Session(
+                profile_name=profile, region_name=region, botocore_session=base
+            )
             found = region or self._session.region_name
         except BotoCoreError as error:
             raise told(error, "signing in", region or "AWS") from error
@@ -80,7 +89,6 @@ class Aws:
             )
         self.region = str(found)
         self.partition: Partition = partition(self.region)
-        self.endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
         self.dry_run, self._impatient = dry_run, impatient
         self.planned: list[dict[str, Any]] = []
         self._lock = threading.Lock()
@@ -90,7 +98,7 @@ class Aws:
     @property
     def local(self) -> bool:
         """Whether the endpoint is on this machine, as that of ``byoc local`` is."""
-        return urllib.parse.urlsplit(self.endpoint_url or "").hostname in LOOPBACK
+        return on_loopback(self.endpoint_url)
 
     @property
     def account(self) -> str:
@@ -130,6 +138,8 @@ class Aws:
                 read_timeout=IMPATIENT_SECONDS if self._impatient else INVOCATION_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": 1 if once else 4},
                 s3={"addressing_style": "path"} if self.local else {},
+                # A proxy knows nothing of this machine's loopback.
+                proxies={} if self.local else None,
                 max_pool_connections=16,
             )
             try:
@@ -149,9 +159,17 @@ class Aws:
         """The full name of an image; one without a registry's host is in the account's own.
 
         Raises:
+            SettingsError: It is in another region's registry, which SageMaker does not pull from
+                (contract section 15); the local endpoint runs what the engine has.
             ByocError: The account has to be asked for, and AWS does not say.
         """
-        return name if ECR.match(name) else image_uri(name, self.account, self.region)
+        found = ECR.match(name)
+        if found and found["region"] != self.region and not self.local:
+            raise SettingsError(
+                f"{name} is in {found['region']}, and SageMaker in {self.region} pulls from there "
+                "alone; push it there (byoc push), or give another --region"
+            )
+        return name if found else image_uri(name, self.account, self.region)
 
     def call(
         self, service: str, operation: str, request: Mapping[str, Any] | None = None
@@ -247,10 +265,7 @@ class Aws:
             cause = error.__context__
             error = cause if isinstance(cause, (BotoCoreError, ClientError)) else error
         if isinstance(error, ResponseParserError):
-            return UnreachableError(
-                f"what answers at {self.where} is not AWS ({doing}); check AWS_ENDPOINT_URL and "
-                "the proxy"
-            )
+            return not_aws(doing, self.where)
         if not isinstance(error, (BotoCoreError, ClientError, Boto3Error)):
             raise error
         said = told(error, doing, self.where)
@@ -275,6 +290,11 @@ class Aws:
                 lines = "; ".join(wrong.generate_report().splitlines())
                 raise SettingsError(f"{service}:{operation} would be refused: {lines}")
         self.plan(service, operation, request)
+
+
+def on_loopback(url: str | None) -> bool:
+    """Whether an address is one of this machine, as that of ``byoc local`` is."""
+    return urllib.parse.urlsplit(url or "").hostname in LOOPBACK
 
 
 @functools.cache

@@ -24,7 +24,8 @@ _UNKNOWN = {
     "InvalidSignatureException", "MissingAuthenticationToken", "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }  # fmt: skip
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
+#: Codes of who is known, and may not.
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
 _MISSING = {
     "404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "RepositoryNotFoundException",
     "ImageNotFoundException", "ResourceNotFound", "ResourceNotFoundException",
@@ -44,7 +45,7 @@ def told(error: Exception, doing: str, where: str) -> ByocError:  # noqa: PLR091
     from botocore import exceptions as boto  # noqa: PLC0415 - heavy
 
     if isinstance(error, boto.ClientError):
-        return _refused(dict(error.response), doing)
+        return _refused(dict(error.response), doing, where)
     if isinstance(error, boto.ProfileNotFound):
         return CredentialsError(f"{error}; see aws configure list-profiles")
     if isinstance(error, boto.ParamValidationError):
@@ -79,10 +80,21 @@ def code_of(error: Exception) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def _refused(response: dict[str, Any], doing: str) -> ByocError:
+def not_aws(doing: str, where: str, said: str = "") -> UnreachableError:
+    """Something answers, and in no form of AWS's."""
+    words = f"{doing}: {said}" if said else doing
+    return UnreachableError(
+        f"what answers at {where} is not AWS ({words}); check AWS_ENDPOINT_URL and the proxy"
+    )
+
+
+def _refused(response: dict[str, Any], doing: str, where: str) -> ByocError:
     code = str(response.get("Error", {}).get("Code", ""))
-    message = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".") or "no message"
+    message = " ".join(str(response.get("Error", {}).get("Message", "")).split())
+    message = message.rstrip(".") or "no message"
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if re.match(r"(?i)<(!doctype|html|head|body|h1|\?xml)\b", message):  # a page, for people
+        return not_aws(doing, where, f"HTTP status {status}")
     for fits, make in _WORDS:
         if fits(code, message, status):
             return make(code, message, doing, response)
@@ -94,7 +106,7 @@ def _model_error(_: str, message: str, __: str, response: dict[str, Any]) -> Byo
     status = response.get("OriginalStatusCode", "an error")
     stream = response.get("LogStreamArn", "")
     found = re.search(r"/aws/sagemaker/Endpoints/([^:/]+)", stream)
-    hint = f"; its log: byoc logs {found[1]}" if found else ""
+    hint = f"; its log: byoc logs {found[1]} --kind endpoint" if found else ""
     return InvocationError(f"the model answered {status}: {_plain(original)}{hint}")
 
 
@@ -128,7 +140,7 @@ _WORDS: tuple[_Words, ...] = (
         ),
     ),
     (
-        lambda code, _, __: code in _DENIED,
+        lambda code, _, __: code in DENIED,
         lambda _, message, doing, ___: CredentialsError(
             f"{doing} is not allowed: {message}; ask for that permission, or use another profile"
         ),

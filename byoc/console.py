@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import sys
 import threading
 import time
@@ -83,8 +84,12 @@ class Console:
         self._rest()
 
     def result(self, content: Any) -> None:
-        """The result, as JSON."""
-        print(json.dumps(content, indent=2, default=_plain, ensure_ascii=False), flush=True)
+        """The result, as JSON; numbers that JSON has not are null."""
+        content = _finite(content)
+        print(
+            json.dumps(content, indent=2, default=_plain, ensure_ascii=False, allow_nan=False),
+            flush=True,
+        )
 
     @contextmanager
     def transfer(self, title: str) -> Iterator[Transfer]:
@@ -217,3 +222,12 @@ def _plain(value: Any) -> Any:
         except UnicodeDecodeError:
             return f"<{len(value)} bytes>"
     return str(value)
+
+
+def _finite(value: Any) -> Any:
+    """The value, with None in place of NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,6 +158,12 @@ def check(deployment: Deployment) -> None:
         _check_variant(one)
     if deployment.serverless is not None:
         _check_serverless(deployment, deployment.serverless)
+    for one in deployment.variants:
+        if one.image == IMAGE and not (one.job or one.model_data or one.model):
+            raise SettingsError(
+                f"variant {one.name} has no model, and the image {IMAGE} brings none along; give "
+                "--job, --model-data or --model, or an --image of yours that has its model"
+            )
 
 
 def _check_variant(one: Variant) -> None:
@@ -176,9 +183,12 @@ def _check_variant(one: Variant) -> None:
             raise SettingsError(f"the model archive {archive} is not there; give a file or s3://…")
     if one.model_data and not re.search(r"\.(tar\.gz|tgz)$", one.model_data):
         raise SettingsError(f"{one.model_data} is no .tar.gz archive; see byoc package")
-    if one.weight < 0 or one.instance_count < 1:
-        raise SettingsError(f"variant {one.name}: the weight is at least 0, the count at least 1")
+    if not (math.isfinite(one.weight) and one.weight >= 0) or one.instance_count < 1:
+        raise SettingsError(
+            f"variant {one.name}: the weight is a number of at least 0, the count at least 1"
+        )
     hosts.check(one.instance_type, None)
+    hosts.known(one.instance_type, "endpoints")
 
 
 def _check_serverless(deployment: Deployment, wish: Serverless) -> None:

@@ -58,8 +58,8 @@ def wait(
         elif status in kinds.ENDED:
             tell(reader, report)
             raise FailedError(
-                f"the endpoint {name} failed: {_reason(endpoint)}; its log: byoc logs {name}; take "
-                f"it away: byoc delete {name}"
+                f"the endpoint {name} failed: {_reason(endpoint)}; its log: "
+                f"{kinds.ENDPOINT.command('logs', name)}; take it away: byoc delete {name}"
             )
         report.waiting(f"endpoint {name}: {status}, {seconds:.0f} s")
         time.sleep(LOCAL_SECONDS if aws.local else AWS_SECONDS)

@@ -28,7 +28,8 @@ class Endpoint:
         config: Its configuration's.
         models: Its models' names, by variant.
         images: The requested image's digest, by variant; None where nobody could tell.
-        made: What was made for it, ``(kind, name)``, the endpoint last.
+        made: What was made for it, or may have been, ``(kind, name)``, the endpoint last.
+        asked: Whether the endpoint itself was asked for.
         former: With an update: the configuration and the models that it replaces.
     """
 
@@ -37,6 +38,7 @@ class Endpoint:
     models: dict[str, str] = field(default_factory=dict)
     images: dict[str, str | None] = field(default_factory=dict)
     made: list[tuple[str, str]] = field(default_factory=list)
+    asked: bool = False
     former: list[tuple[kinds.Kind, str]] = field(default_factory=list)
 
 
@@ -51,7 +53,7 @@ def deploy(
 
     Combinations that cannot start are refused before anything is made, and, where the engine of
     this machine knows the image, before anything is sent. What was made is taken away again when a
-    later step is refused.
+    later step is refused, or Ctrl-C comes.
 
     Args:
         aws: Where.
@@ -72,6 +74,7 @@ def deploy(
 
     name = deployment.name or words.fresh_name(_stem(deployment))
     endpoint = Endpoint(name, config := words.fresh_name(_without_time(name)))
+    full_names = {one.name: aws.image_uri(one.image) for one in own}
     archives = {one.name: models.archive(aws, deployment, one, may_create, report) for one in own}
     role = settings.role(aws, deployment.role) if own else ""
     asynchronous = _asynchronous(aws, deployment, name, may_create, report)
@@ -80,13 +83,13 @@ def deploy(
         for one in deployment.variants:
             model, ami = one.model, one.ami
             if model is None:
-                image = aws.image_uri(one.image)
-                known = models.completed(aws, image, facts[one.name])
+                known = models.completed(aws, full_names[one.name], facts[one.name])
                 ami = models.fits(deployment, one, known)
                 endpoint.images[one.name] = known.digest
                 model = _model_name(deployment, one, config)
-                models.create(aws, deployment, one, model, archives[one.name], role)
+                # Before the call: its name is fresh, and Ctrl-C may come before the answer.
                 endpoint.made.append((kinds.MODEL.name, model))
+                models.create(aws, deployment, one, model, archives[one.name], role)
                 report.say(f"model     {model}")
                 if ami and not one.ami:
                     report.say(
@@ -102,10 +105,15 @@ def deploy(
         request = {"EndpointName": name, "EndpointConfigName": config}
         if deployment.update:
             endpoint.former = _former(aws, endpoint)
+            endpoint.asked = True
             aws.call("sagemaker", "UpdateEndpoint", request)
         else:
             _create(aws, endpoint, "endpoint", request, deployment)
-    except ByocError:
+    except BaseException as error:  # Ctrl-C leaves as little behind as a refusal
+        if not isinstance(error, ByocError):
+            if deployment.update and endpoint.asked:
+                raise  # it may be changing to what was made
+            _look_again(aws, endpoint)
         _take_back(aws, endpoint)
         raise
     report.say(f"endpoint  {name}{' (update)' if deployment.update else ''}")
@@ -170,6 +178,9 @@ def _create(
     aws: Aws, endpoint: Endpoint, kind: str, request: dict[str, Any], deployment: Deployment
 ) -> None:
     of = kinds.KINDS[kind]
+    if of is not kinds.ENDPOINT:  # whose name may be another's
+        endpoint.made.append((kind, request[of.member]))
+    endpoint.asked = of is kinds.ENDPOINT
     try:
         aws.call("sagemaker", f"Create{of.noun}", models.tagged(request, deployment))
     except RequestError as error:
@@ -179,7 +190,20 @@ def _create(
                 "another --name"
             ) from error
         raise
-    endpoint.made.append((kind, request[of.member]))
+    if of is kinds.ENDPOINT:
+        endpoint.made.append((kind, endpoint.name))
+
+
+def _look_again(aws: Aws, endpoint: Endpoint) -> None:
+    """Find out whether the endpoint was made by a call whose answer was not waited for."""
+    if not endpoint.asked or (kinds.ENDPOINT.name, endpoint.name) in endpoint.made:
+        return
+    try:
+        found = aws.find("sagemaker", "DescribeEndpoint", {"EndpointName": endpoint.name}) or {}
+    except ByocError:
+        return
+    if found.get("EndpointConfigName") == endpoint.config:  # and so is none that was there before
+        endpoint.made.append((kinds.ENDPOINT.name, endpoint.name))
 
 
 def _take_back(aws: Aws, endpoint: Endpoint) -> None:

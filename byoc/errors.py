@@ -17,7 +17,14 @@ ByocError                 exit code 1
 ├── RegistryError        16   an image cannot be pushed, or arrived as SageMaker refuses it
 ├── InvocationError      17   a model answered with an error
 └── DoctorError          18   something on this machine or in the account has to be mended
+
+Besides: 2, wrong usage, as click says it; 70, a fault of byoc's own; 130, Ctrl-C.
 """
+
+#: Exit code of what should never happen.
+FAULT = 70
+#: As a shell reports a program that Ctrl-C has ended.
+INTERRUPTED = 130
 
 
 class ByocError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +37,14 @@ BEFORE_CUDA_13 = ("p2", "p3", "p3dn")
 _ARM64 = re.compile(r"[a-z]+\d+g[a-z]*|p6e-gb200")
 _GPU = re.compile(r"[pg]\d.*")
 _ACCELERATOR = re.compile(r"(inf|trn|dl)\d.*")
+
+#: What instances are for, with the shape of botocore's model that has their types.
+USES = {
+    "training": "TrainingInstanceType",
+    "endpoints": "ProductionVariantInstanceType",
+    "processing": "ProcessingInstanceType",
+    "transforms": "TransformInstanceType",
+}
 
 LABEL_CUDA, LABEL_DRIVER = "sagemaker-byoc.cuda.version", "sagemaker-byoc.cuda.minimum-driver"
 
@@ -78,6 +88,36 @@ def family(instance_type: str) -> str:
             f"{instance_type!r} is no instance type; expected one such as ml.m5.large"
         )
     return found[1]
+
+
+def known(instance_type: str, use: str) -> None:
+    """Raise where SageMaker has no such instance for something, as far as botocore knows.
+
+    Args:
+        instance_type: Such as ``ml.m5.large``.
+        use: One of `USES`.
+
+    Raises:
+        CombinationError: Says which may have been meant.
+    """
+    types = instance_types(use)
+    if instance_type in types:
+        return
+    near = difflib.get_close_matches(instance_type, types, 1)
+    meant = f"did you mean {near[0]}?" if near else "there is ml.m5.large, for one"
+    raise CombinationError(
+        f"{instance_type} is no instance type for {use}; {meant} (Where it is newer than the "
+        "boto3 here: pip install --upgrade boto3)"
+    )
+
+
+@functools.cache
+def instance_types(use: str) -> tuple[str, ...]:
+    """Those that SageMaker has for something, one of `USES`."""
+    from botocore import session  # noqa: PLC0415 - heavy
+
+    model = session.get_session().get_service_model("sagemaker")
+    return tuple(model.shape_for(USES[use]).metadata["enum"])
 
 
 def has_gpu(instance_type: str) -> bool:

@@ -108,12 +108,13 @@ def train(
         ByocError: AWS refuses.
     """
     hosts.check(training.instance_type, None)
+    hosts.known(training.instance_type, "training")
     name = words.checked_name(training.name or words.fresh_name(_stem(training.image)))
     sources = {channel: _source(channel, text) for channel, text in training.data.items()}
     definitions = metrics.metric_definitions(training.metric_names)
     typed = words.hyperparameters(training.hyperparameters)
     hyperparameters = {**typed, **training.raw_hyperparameters}
-    role = settings.role(aws, training.role)
+    role, image = settings.role(aws, training.role), aws.image_uri(training.image)
     needs_bucket = (
         training.output is None
         or training.checkpoints == "auto"
@@ -128,7 +129,6 @@ def train(
         else uploads.upload(aws, source, bucket, "data", title=f"channel {channel}", report=report)
         for channel, source in sources.items()
     }
-    image = aws.image_uri(training.image)
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
@@ -188,7 +188,7 @@ def wait(
         ByocError: AWS refuses.
     """
     reader = Logs(aws, kind, name) if logs else None
-    started, seen = time.monotonic(), 0
+    started, seen, last = time.monotonic(), 0, ""
     while True:
         job = kinds.describe(aws, kind, name)
         status = str(job[kind.status or ""])
@@ -196,9 +196,12 @@ def wait(
         if reader:
             tell(reader, report)
         states = _states(job, status)
-        for state, message in states[seen:]:
-            report.say(f"{state:<12} {seconds:6.1f} s  {message}".rstrip())
-        seen, state = len(states), states[-1][0]
+        # Jobs without a history have one state at any time: another takes its place.
+        for state, message in states[seen:] or states[-1:]:
+            if state != last:
+                report.say(f"{state:<12} {seconds:6.1f} s  {message}".rstrip())
+            last = state
+        seen, state = len(states), last
         if status in kinds.ENDED:
             return _ended(kind, name, job)
         report.waiting(f"{kind.words} {name}: {state}, {seconds:.0f} s")
@@ -217,13 +220,15 @@ def _ended(kind: Kind, name: str, job: dict[str, Any]) -> dict[str, Any]:
     if status == "Completed":
         return job
     if status == "Stopped":
+        if kind is kinds.PROCESSING:  # which says the same of both
+            raise FailedError(f"the {kind.words} {name} was stopped, or ran longer than --max-time")
         limit = job.get("SecondaryStatus") in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded")
         why = "it took longer than it may (--max-time)" if limit else "somebody stopped it"
         raise FailedError(f"the {kind.words} {name} was stopped: {why}")
     reason = " ".join(str(job.get("FailureReason") or job.get("ExitMessage") or "").split())
     raise FailedError(
         f"the {kind.words} {name} failed: {reason or 'no reason is given'}; its log: "
-        f"byoc logs {name}"
+        f"{kind.command('logs', name)}"
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from byoc.errors import NotFoundError, SettingsError
+from byoc.errors import ByocError, NotFoundError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from byoc.aws import Aws
 
@@ -53,6 +53,11 @@ class Kind:
         """For people."""
         return self.name.replace("-", " ")
 
+    def command(self, verb: str, name: str) -> str:
+        """The words of a command about one of this kind, whatever else has the name."""
+        # A name alone means the first kind that has it: training jobs need no more.
+        return f"byoc {verb} {name}" + ("" if self is TRAINING else f" --kind {self.name}")
+
 
 TRAINING = Kind(
     "training-job", "TrainingJob", "TrainingJobs", "TrainingJobSummaries",
@@ -94,9 +99,19 @@ def describe(aws: Aws, kind: Kind, name: str) -> dict[str, Any]:
 
 
 def find(
-    aws: Aws, name: str, among: Iterable[Kind] = tuple(KINDS.values())
+    aws: Aws,
+    name: str,
+    among: Iterable[Kind] = tuple(KINDS.values()),
+    *,
+    aside: Callable[[str], object] = lambda _: None,
 ) -> tuple[Kind, dict[str, Any]]:
     """The first kind that has something of this name, and what the API says of it.
+
+    Args:
+        aws: Where.
+        name: Of what.
+        among: The kinds that are meant, in this order.
+        aside: Told when another of them has the name as well.
 
     Raises:
         NotFoundError: None has.
@@ -106,15 +121,31 @@ def find(
     among = tuple(among)
     if aws.dry_run and len(among) > 1:
         raise SettingsError("--dry-run sends nothing, so what the name means must be said: --kind")
-    for kind in among:
+    for number, kind in enumerate(among):
         try:
-            return kind, describe(aws, kind, name)
-        except NotFoundError:  # noqa: PERF203 - a handful
+            found = describe(aws, kind, name)
+        except NotFoundError:
             continue
+        others = [one for one in among[number + 1 :] if _there(aws, one, name)]
+        if others:
+            aside(
+                f"{name} is the {kind.words} here; also called so: "
+                + ", ".join(f"{other.words} (--kind {other.name})" for other in others)
+            )
+        return kind, found
     raise NotFoundError(
         f"there is no {' or '.join(kind.words for kind in among)} {name} in {aws.where}; "
         "byoc list shows what is there"
     )
+
+
+def _there(aws: Aws, kind: Kind, name: str) -> bool:
+    """Whether there is one, as far as one can see."""
+    try:
+        describe(aws, kind, name)
+    except ByocError:
+        return False
+    return True
 
 
 def listed(

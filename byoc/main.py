@@ -6,19 +6,20 @@ once. One place turns errors into a line and an exit code (see ``byoc.errors``).
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from byoc.errors import ByocError
+from byoc.errors import FAULT, INTERRUPTED, ByocError
 
 if TYPE_CHECKING:
     import click
 
-#: Exit code of what should never happen.
-FAULT = 70
+#: What a write to a full disk, or to a device that is gone, ends with.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 #: Each command with its line in ``byoc --help``; the module is ``byoc.commands.<name>``.
 COMMANDS = {
     "build": "Build the training and the inference image from this repository.",
@@ -96,16 +97,31 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(ByocError.exit_code)
+    import click  # noqa: PLC0415 - as above
+
     cli = group()
     try:
-        cli(prog_name="byoc")
+        try:
+            code = cli(prog_name="byoc", standalone_mode=False)
+        finally:  # here, where a full disk can still be told, and not at the interpreter's end
+            sys.stdout.flush()
+    except click.ClickException as error:  # wrong usage
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:  # Ctrl-C, or a question that was not answered
+        print("byoc: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except ByocError as error:
         print(f"byoc: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # of `byoc list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(ByocError.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+            _drop_output()
+            print(f"byoc: the output cannot be written: {error.strerror}", file=sys.stderr)
+            sys.exit(ByocError.exit_code)
         if os.environ.get("BYOC_DEBUG"):
             raise
         words = " ".join(str(error).split()) or "no message"
@@ -115,6 +131,12 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(FAULT)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, without another error at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from byoc.errors import SettingsError
 
@@ -67,9 +68,33 @@ def image_uri(name: str, account: str, region: str) -> str:
         account: Twelve digits.
         region: Of the registry, and so of the job.
     """
-    first, slash, _ = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    if image_name(name).host:
         return name
     if ":" not in name and "@" not in name:
         name += ":latest"
     return f"{registry(account, region)}/{name}"
+
+
+class ImageName(NamedTuple):
+    """The parts of an image's name; empty where it has none."""
+
+    host: str
+    repository: str
+    tag: str
+    digest: str
+
+
+def image_name(name: str) -> ImageName:
+    """Take an image's name apart as Docker does.
+
+    A host is what stands before the first slash and could not be a part of a repository; a tag is
+    what stands behind the last slash's colon, as a colon before it begins a port.
+    """
+    name, _, digest = name.partition("@")
+    path, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    repository = path + slash + last
+    first, slash, rest = repository.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return ImageName(first, rest, tag, digest)
+    return ImageName("", repository, tag, digest)

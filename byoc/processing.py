@@ -78,10 +78,11 @@ def process(
         SettingsError: Something is wrong or missing.
         ByocError: AWS refuses.
     """
-    script = _check(wish)
+    script, entrypoint = _check(wish)
     stem = script.stem if script else wish.image.rpartition("/")[2].partition(":")[0]
     name = words.checked_name(wish.name or words.fresh_name(stem))
     role = settings.role(aws, wish.role)
+    specification: dict[str, Any] = {"ImageUri": aws.image_uri(wish.image)}
     bucket = ""
     here = [one for one in wish.inputs.values() if not one.startswith("s3://")]
     if script or here or "" in wish.outputs.values():
@@ -93,13 +94,12 @@ def process(
             path = Path(source).expanduser()
             uri = uploads.upload(aws, path, bucket, "data", title=f"input {key}", report=report)
         inputs.append(_input(key, uri, f"{ROOT}/input/{key}"))
-    specification: dict[str, Any] = {"ImageUri": aws.image_uri(wish.image)}
     if script:
         uri = uploads.upload(aws, script, bucket, "code", title=script.name, report=report)
         inputs.append(_input("code", uri, CODE))
         specification["ContainerEntrypoint"] = ["python3", f"{CODE}/{script.name}"]
-    elif wish.entrypoint:
-        specification["ContainerEntrypoint"] = shlex.split(wish.entrypoint)
+    elif entrypoint:
+        specification["ContainerEntrypoint"] = entrypoint
     if wish.arguments:
         specification["ContainerArguments"] = [*wish.arguments]
     request: dict[str, Any] = {
@@ -127,9 +127,10 @@ def process(
     return request
 
 
-def _check(wish: Processing) -> Path | None:
-    """The script, when there is one."""
+def _check(wish: Processing) -> tuple[Path | None, list[str]]:
+    """The script, when there is one, and the words of the entry point, when there are any."""
     hosts.check(wish.instance_type, None)
+    hosts.known(wish.instance_type, "processing")
     if wish.script and wish.entrypoint:
         raise SettingsError("give a SCRIPT or an --entrypoint, not both")
     for key, source in wish.inputs.items():
@@ -140,12 +141,18 @@ def _check(wish: Processing) -> Path | None:
         words.checked_name(key)
         if uri and not uri.startswith("s3://"):
             raise SettingsError(f"output {key} goes to {uri}; expected s3://…, or nothing")
+    try:
+        entrypoint = shlex.split(wish.entrypoint or "")
+    except ValueError as error:
+        raise SettingsError(
+            f"--entrypoint {wish.entrypoint} is no command as a shell has it: {error}"
+        ) from None
     if wish.script is None:
-        return None
+        return None, entrypoint
     script = Path(wish.script).expanduser()
     if not script.is_file():
         raise SettingsError(f"the program {script} is not there")
-    return script
+    return script, entrypoint
 
 
 def _input(name: str, uri: str, path: str) -> dict[str, Any]:

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoc import image_facts, repositories
-from byoc.errors import CredentialsError, EngineError, RegistryError, UnreachableError
+from byoc.errors import (
+    CredentialsError,
+    EngineError,
+    RegistryError,
+    SettingsError,
+    UnreachableError,
+)
 from byoc.manifests import Registry, verify
+from byoc.partitions import image_name
 from byoc.partitions import registry as registry_of
 from byoc.report import SILENT
 
@@ -56,7 +63,7 @@ def push(
     Args:
         aws: Where.
         image: Its name in the engine.
-        repository: Its name in ECR; default: that of the image.
+        repository: Its name in ECR; default: that of the image, without a registry's host.
         tags: Default: that of the image.
         immutable: Whether a repository that is made lets a tag be given once only.
         report: Is told, and shows each layer.
@@ -66,12 +73,15 @@ def push(
 
     Raises:
         EngineError: No engine answers, or it has no such image.
+        SettingsError: The image has a digest for a name, and there are no tags.
         RegistryError: The image is for another platform, the push failed, or what arrived is in
             a form that SageMaker refuses.
         ByocError: AWS refuses.
     """
-    name, _, tag = image.partition(":")
-    repository, tags = repository or name, tags or [tag or "latest"]
+    name = image_name(image)
+    if name.digest and not (tags or name.tag):
+        raise SettingsError(f"{image} is named by its digest; say the tag that it gets: --tag TAG")
+    repository, tags = repository or name.repository, tags or [name.tag or "latest"]
     client = image_facts.engine(ENGINE_SECONDS)
     if client is None:
         raise EngineError(_NO_ENGINE)
@@ -163,7 +173,8 @@ def tags_of(image: str) -> list[str]:
         found = _inspected(client, image)
     finally:
         client.close()
-    name, _, own = image.partition(":")
+    own = image_name(image).tag
+    name = image.removesuffix(f":{own}")
     all_names = (one.rpartition(":") for one in found.get("RepoTags") or ())
     others = [tag for repository, _, tag in all_names if repository == name and tag != own]
     return [*others, own or "latest"]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byoc import toml_file
-from byoc.aws import Aws
-from byoc.errors import ByocError, NotFoundError, RequestError, SettingsError
+from byoc.aws import Aws, on_loopback
+from byoc.aws_errors import DENIED, code_of
+from byoc.errors import CredentialsError, NotFoundError, RequestError, SettingsError
 from byoc.report import SILENT
 
 if TYPE_CHECKING:
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
 
     from byoc.report import Report
 
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
+ROLE_ARN = re.compile(r"arn:(aws[a-z-]*):iam::\d{12}:role/.+")
 #: Names that SageMaker's own pages and consoles give to execution roles.
 USUAL_ROLES = ("AmazonSageMaker-ExecutionRole", "SageMakerExecutionRole", "sagemaker-byoc")
 #: The local endpoint looks at a role's form only.
 LOCAL_ROLE = "arn:aws:iam::123456789012:role/byoc-local"
 UNKNOWN_ROLE = "<execution role of the account>"
+
+
+def config_file() -> Path | None:
+    """The configuration file; None when there is none."""
+    named = os.environ.get("BYOC_CONFIG")
+    places = [Path(named)] if named else [
+        Path("byoc.toml"), Path("~/.config/byoc/config.toml").expanduser()
+    ]  # fmt: skip
+    return next((path for path in places if named or path.is_file()), None)
 
 
 def config() -> dict[str, Any]:
@@ -35,14 +45,8 @@ def config() -> dict[str, Any]:
     Raises:
         SettingsError: There is one, and it is wrong.
     """
-    named = os.environ.get("BYOC_CONFIG")
-    places = [Path(named)] if named else [
-        Path("byoc.toml"), Path("~/.config/byoc/config.toml").expanduser()
-    ]  # fmt: skip
-    for path in places:
-        if named or path.is_file():
-            return toml_file.read(path)
-    return {}
+    path = config_file()
+    return {} if path is None else toml_file.read(path)
 
 
 def connect(
@@ -63,9 +67,17 @@ def connect(
     """
     written = config()
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    # A profile that is given outright wins over keys in the environment, also in botocore. That of
+    # the file is a default like the others: the environment stands above it, and so does the local
+    # endpoint, whose keys are not the account's.
+    named = any(
+        os.environ.get(name) for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
+    )
+    if not (profile or named or on_loopback(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))):
+        profile = written.get("profile")
     return Aws(
         region or written.get("region"),
-        profile=profile or os.environ.get("AWS_PROFILE") or written.get("profile"),
+        profile=profile,
         endpoint_url=endpoint_url,
         dry_run=dry_run,
         impatient=impatient,
@@ -80,7 +92,8 @@ def role(aws: Aws, given: str | None = None) -> str:
         given: An ARN, or the name of a role of this account.
 
     Raises:
-        SettingsError: None is given, and the account has none under a usual name.
+        SettingsError: None is given, and the account has none under a usual name; or it is given
+            and cannot be one of this region's.
         ByocError: AWS cannot be asked.
     """
     given = (
@@ -89,7 +102,13 @@ def role(aws: Aws, given: str | None = None) -> str:
         or os.environ.get("SAGEMAKER_ROLE_ARN")
         or config().get("role")
     )
-    if given and ROLE_ARN.fullmatch(given):
+    arn = ROLE_ARN.fullmatch(given or "")
+    if given and arn:
+        if arn[1] != aws.partition.name:
+            raise SettingsError(
+                f"the role {given} is of the partition {arn[1]}, and {aws.region} is in "
+                f"{aws.partition.name}; give a role of that, or another --region"
+            )
         return given
     if given and given.startswith("arn:"):
         raise SettingsError(
@@ -116,8 +135,10 @@ def _usual_role(aws: Aws) -> str | None:
     """A role of this account that SageMaker may assume, under one of the usual names."""
     try:
         roles = _roles(aws)
-    except ByocError:
-        return None  # who may not list roles must name one
+    except CredentialsError as error:
+        if code_of(error) in DENIED:
+            return None  # who may not list roles must name one
+        raise
     for usual in USUAL_ROLES:
         for one in roles:
             if one["RoleName"].startswith(usual):

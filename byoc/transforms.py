@@ -90,10 +90,7 @@ def transform(
     name = words.checked_name(wish.name or words.fresh_name(wish.model or wish.job or "transform"))
     model, ami = wish.model, None
     if model is None:
-        variant = Variant(
-            job=wish.job, model_data=wish.model_data, image=wish.image,
-            instance_type=wish.instance_type,
-        )  # fmt: skip
+        variant = Variant(job=wish.job, model_data=wish.model_data, image=wish.image)
         deployment = Deployment(
             [variant], name=name, role=wish.role, bucket=wish.bucket, environment=wish.environment
         )
@@ -160,6 +157,8 @@ def batch_ami(instance_type: str, cuda: hosts.Cuda | None) -> str | None:
 
 
 def _check(wish: Transform) -> None:
+    hosts.check(wish.instance_type, None)
+    hosts.known(wish.instance_type, "transforms")
     if wish.model and (wish.job or wish.model_data):
         raise SettingsError("give --model, or the --job or --model-data that one is made of")
     payload = 6 if wish.payload_mb is None else wish.payload_mb

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from byoc import deployments, endpoint_status, endpoints, words
+from byoc import deployments, endpoint_status, endpoints, kinds, words
 from byoc.commands import options
 from byoc.commands.options import (
-    INTERRUPTED,
     aws_command,
     instance_types,
     merged,
     texts,
     toml_argument,
 )
-from byoc.errors import SettingsError
+from byoc.errors import INTERRUPTED, SettingsError
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call
@@ -121,7 +120,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     [deploy.tags].
     """  # noqa: D301 - click's mark
     one = deployments.Variant(**usual)
-    environment = words.pairs(given_environment, "variable", "BYOC_LOG_LEVEL=DEBUG")
+    environment = words.pairs(given_environment, "variable", "SAGEMAKER_CONTAINER_LOG_LEVEL=10")
     if async_output and not asynchronous:
         raise SettingsError("--async-output goes with --async")
     deployment = deployments.Deployment(
@@ -148,8 +147,9 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
                 call.aws, endpoint.name, config=endpoint.config, report=console
             )
         except KeyboardInterrupt:
-            console.say(f"\nthe endpoint is still being made: byoc describe {endpoint.name}; take "
-                        f"it away: byoc delete {endpoint.name}")  # fmt: skip
+            look = kinds.ENDPOINT.command("describe", endpoint.name)
+            console.say(f"\nthe endpoint is still being made: {look}; take it away: "
+                        f"byoc delete {endpoint.name}")  # fmt: skip
             raise SystemExit(INTERRUPTED) from None
         for line in endpoint_status.verify(endpoint.images, described):
             console.say(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byoc import kinds
-from byoc.commands.options import aws_command
+from byoc.commands.options import aside, aws_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def command(call: Call, *, name: str, kind: str | None) -> None:
       byoc describe my-model --kind model --json
     """  # noqa: D301 - click's mark
     among = [kinds.KINDS[kind]] if kind else [*kinds.KINDS.values()]
-    found, described = kinds.find(call.aws, name, among)
+    found, described = kinds.find(call.aws, name, among, aside=aside)
     if call.dry_run:
         return
     if call.console.machine:

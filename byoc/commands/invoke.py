@@ -86,9 +86,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     kind = content_type or asking.content_type_of(file if file != "-" else None, content)
     question = asking.Question(content, kind, **rest)
     if stream:
-        if asynchronous:
-            raise SettingsError("an answer comes by --async or by --stream, not by both")
-        _stream(call, endpoint, question, output)
+        _stream(call, endpoint, question, output, asynchronous=asynchronous)
         return
     if asynchronous:
         answer = asking.invoke_async(
@@ -100,8 +98,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     if call.dry_run:
         return
     if output is not None:
-        _write(output, answer.body)
-        call.console.say(f"{len(answer.body)} bytes of {answer.content_type} in {output}")
+        _save(call, answer, output)
     elif call.console.machine:
         call.console.result(_described(answer, digit))
     else:
@@ -116,7 +113,21 @@ def _content(file: str | None, body: str | None) -> bytes:
     return asking.read_body(Path(str(file)).expanduser())
 
 
-def _stream(call: Call, endpoint: str, question: asking.Question, output: Path | None) -> None:
+def _stream(
+    call: Call,
+    endpoint: str,
+    question: asking.Question,
+    output: Path | None,
+    *,
+    asynchronous: bool,
+) -> None:
+    if asynchronous:
+        raise SettingsError("an answer comes by --async or by --stream, not by both")
+    if call.console.machine and not call.dry_run:
+        raise SettingsError(
+            "--stream hands the model's bytes on as they come, which are no result as JSON; "
+            "leave --stream or --json out"
+        )
     pieces = asking.stream(call.aws, endpoint, question)
     if output is not None:
         _write(output, b"".join(pieces))
@@ -126,6 +137,14 @@ def _stream(call: Call, endpoint: str, question: asking.Question, output: Path |
         sys.stdout.buffer.flush()
     if not call.dry_run and sys.stdout.isatty():
         print()
+
+
+def _save(call: Call, answer: asking.Answer, path: Path) -> None:
+    _write(path, answer.body)
+    count, kind = len(answer.body), answer.content_type
+    call.console.say(f"{count} bytes of {kind} in {path}")
+    if call.console.machine:
+        call.console.result({"file": str(path), "bytes": count, "content_type": kind})
 
 
 def _write(path: Path, content: bytes) -> None:

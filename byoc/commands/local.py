@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import click
 from byoc.errors import LocalError
 from byoc.local import exports
 from byoc.local.home import Home, default_home
+from byoc.partitions import partition
 
 START_SECONDS, STOP_SECONDS = 30, 180
 DEFAULT_REGION = "us-east-1"
@@ -26,7 +28,7 @@ def _home() -> Home:
 
 @click.group("local")
 def command() -> None:
-    r"""SageMaker on this machine.
+    """SageMaker on this machine.
 
     One endpoint that speaks AWS's protocols and really runs the images: boto3, the AWS CLI and the
     SageMaker SDK work with it unchanged.
@@ -36,7 +38,7 @@ def command() -> None:
       eval "$(byoc local env)"
       aws sagemaker list-training-jobs
       byoc local down
-    """
+    """  # noqa: D301 - click's mark
 
 
 @command.command("up")
@@ -52,6 +54,7 @@ def command() -> None:
 )
 def up(*, port: int, detach: bool, region: str, runner: str) -> None:
     """Start the endpoint, and print what a shell must export."""
+    partition(region)  # which refuses what is none
     home = _home()
     if detach:
         url = _start(home, port, region, runner)
@@ -136,5 +139,5 @@ def _start(home: Home, port: int, region: str, runner: str) -> str:
 
 
 def _lines(url: str, region: str) -> str:
-    named = exports.variables(url, region).items()
-    return "\n".join(f"export {name}={value}" for name, value in named)
+    named = exports.shell(url, region).items()
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in named)

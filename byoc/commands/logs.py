@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from byoc import jobs, kinds
-from byoc.commands.options import INTERRUPTED, aws_command
+from byoc.commands.options import aside, aws_command
+from byoc.errors import INTERRUPTED
 from byoc.logs import Logs
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def command(call: Call, *, name: str, follow: bool, lines: int | None, kind: str
       byoc logs my-endpoint -n 50
     """  # noqa: D301 - click's mark
     among = [kinds.KINDS[kind]] if kind else [kinds.KINDS[one] for one in WITH_LOGS]
-    found, described = kinds.find(call.aws, name, among)
+    found, described = kinds.find(call.aws, name, among, aside=aside)
     reader = Logs(call.aws, found, name)
     first = [*reader.new()]
     _print(call, reader, deque(first, maxlen=lines) if lines else first)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from byoc import toml_file
+from byoc import hosts, settings, toml_file
 from byoc.aws import Aws  # noqa: TC001 - of a dataclass
 from byoc.console import Console
 from byoc.errors import SettingsError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Keeps the line breaks of a help text's examples; click takes the character out.
 AS_IS = "\b"
-#: As a shell reports a program that Ctrl-C has ended.
-INTERRUPTED = 130
 #: Options of every command that starts something.
 role = click.option(
     "--role", metavar="ROLE", help="Name or ARN. Default: BYOC_ROLE, byoc.toml, found."
@@ -122,6 +120,11 @@ def aws_command(*, yes: bool = False, dry_run: bool = True) -> Callable[[Functio
     return decorate
 
 
+def aside(line: str) -> None:
+    """A line beside the result, whatever form that has."""
+    click.echo(f"byoc: {line}", err=True)
+
+
 def toml_argument(
     table: str, maps: Sequence[str] = (), paths: Sequence[str] = ()
 ) -> Callable[[Function], Function]:
@@ -135,11 +138,12 @@ def toml_argument(
 
     def read(context: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
         if value is None:
+            _unread(table)
             return None
         content = toml_file.read(value)
         section: dict[str, Any] = content.get(table, {})
-        names = _names(context.command)
-        toml_file.known(section, [*names, *maps], f"{value}, [{table}]")
+        parameters = _parameters(context.command)
+        toml_file.known(section, [*parameters, *maps], f"{value}, [{table}]")
         defaults = {key: content[key] for key in toml_file.COMMON if key in content}
         for key, given in section.items():
             if key in maps:
@@ -148,10 +152,12 @@ def toml_argument(
                 context.meta[f"byoc.{key}"] = {
                     name: _from(value, one) if key in paths else one for name, one in given.items()
                 }
-            elif isinstance(given, (dict, type(None))):
-                raise SettingsError(f"{value}: {table}.{key} is {given!r}; expected a value")
-            else:
-                defaults[names[key]] = _from(value, given) if key in paths else given
+                continue
+            parameter = parameters[key]
+            if isinstance(given, list) != parameter.multiple or isinstance(given, dict):
+                form = "a list" if parameter.multiple else "a value"
+                raise SettingsError(f"{value}: {table}.{key} is {given!r}; expected {form}")
+            defaults[str(parameter.name)] = _from(value, given) if key in paths else given
         context.default_map = {**(context.default_map or {}), **defaults}
         return value
 
@@ -178,13 +184,27 @@ def texts(values: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _names(command: click.Command) -> dict[str, str]:
-    """Parameters by the long names of their options."""
+def _unread(table: str) -> None:
+    """Raise where the configuration file has a command's table, which is of no use there.
+
+    Raises:
+        SettingsError: It has; says how it is read.
+    """
+    path = settings.config_file()
+    if path is not None and table in toml_file.read(path):
+        raise SettingsError(
+            f"{path} has a table [{table}], which is read only where the file is named: "
+            f"byoc {table} {path}"
+        )
+
+
+def _parameters(command: click.Command) -> dict[str, click.Option]:
+    """Options by their long names; without the second spelling of a pair, which means no."""
     return {
-        option[2:]: str(parameter.name)
+        option[2:]: parameter
         for parameter in command.params
         if isinstance(parameter, click.Option)
-        for option in (*parameter.opts, *parameter.secondary_opts)
+        for option in parameter.opts
         if option.startswith("--")
     }
 
@@ -198,10 +218,5 @@ def _from(file: Path, value: Any) -> Any:
 
 def instance_types(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """SageMaker's instance types, for the shell's completion."""
-    from botocore import session  # noqa: PLC0415 - heavy
-
-    model = session.get_session().get_service_model("sagemaker")
-    found: set[str] = set()
-    for shape in ("TrainingInstanceType", "ProductionVariantInstanceType"):
-        found |= {*model.shape_for(shape).metadata["enum"]}
+    found = {one for use in hosts.USES for one in hosts.instance_types(use)}
     return sorted(one for one in found if one.startswith(incomplete))

@@ -10,9 +10,13 @@ from byoc import jobs, kinds, processing, words
 from byoc.commands import options
 from byoc.commands.options import aws_command, instance_types
 from byoc.commands.waiting import finish
+from byoc.errors import SettingsError
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call
+
+#: Options that are looked for behind SCRIPT, since there they would silently do nothing.
+OURS = ("--dry-run", "--wait", "--json", "--yes")
 
 
 # What stands behind SCRIPT is the program's, whatever it looks like.
@@ -71,12 +75,15 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
 ) -> None:
     """Run SCRIPT, a Python program, with ARGUMENTS in the training image, or any other.
 
-    Options stand before SCRIPT; what stands behind it is for the program.
+    Options stand before SCRIPT; what stands behind it is for the program. Where the program has
+    one of --dry-run, --wait, --json and --yes as well, -- stands before its arguments.
 
     \b
       byoc process --input raw=photos --output data --wait prepare.py --size 28
       byoc process --entrypoint "python3 -m tool" --image my-image:1.0
+      byoc process --wait report.py -- --json
     """  # noqa: D301 - click's mark
+    arguments = _of_the_program(arguments)
     if entrypoint and script:  # the words are the command's
         arguments, script = (script, *arguments), None
     wish = processing.Processing(
@@ -86,10 +93,27 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
         inputs=words.pairs(inputs, "input", "raw=photos"),
         outputs={name: uri for name, _, uri in (one.partition("=") for one in outputs)},
         max_seconds=words.seconds(max_time),
-        environment=words.pairs(environment, "variable", "BYOC_LOG_LEVEL=DEBUG"),
+        environment=words.pairs(environment, "variable", "OMP_NUM_THREADS=1"),
         **rest,
     )
     request = processing.process(call.aws, wish, may_create=call.may_create, report=call.console)
     found = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
     where = "  ".join(f"{one['OutputName']} {one['S3Output']['S3Uri']}" for one in found)
     finish(call, kinds.PROCESSING, request["ProcessingJobName"], where, wait=wait)
+
+
+def _of_the_program(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands behind SCRIPT.
+
+    Raises:
+        SettingsError: An option of ours is there, which would start a job that was to be looked at.
+    """
+    if arguments[:1] == ("--",):
+        return arguments[1:]
+    ours = next((one for one in arguments if one in OURS), None)
+    if ours:
+        raise SettingsError(
+            f"{ours} stands behind SCRIPT and would be the program's; put it before SCRIPT, or, if "
+            "it is meant for the program, -- before the program's arguments"
+        )
+    return arguments

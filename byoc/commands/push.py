@@ -11,6 +11,7 @@ from byoc.commands.options import aws_command
 from byoc.errors import SettingsError
 from byoc.lanes import KINDS, LANES
 from byoc.lanes import tags as names_of
+from byoc.partitions import image_name
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call
@@ -86,7 +87,7 @@ def _both(lane: str) -> list[str]:
 def _usual_tags(image: str, *, immutable: bool) -> list[str]:
     """The tags that the engine has; a tag that moves on with each build only where it may."""
     found = pushing.tags_of(image)
-    kept = [tag for tag in found if not (immutable and tag == image.partition(":")[2])]
+    kept = [tag for tag in found if not (immutable and tag == image_name(image).tag)]
     if not kept:
         raise SettingsError(f"{image} has no other tag, and an immutable one is not to be moved; "
                             "give --tag")  # fmt: skip

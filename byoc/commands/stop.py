@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from byoc import jobs, kinds
-from byoc.commands.options import aws_command
+from byoc.commands.options import aside, aws_command
 from byoc.errors import FailedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(call: Call, *, name: str, kind: str | None, wait: bool) -> None:
     among = [kinds.KINDS[kind]] if kind else kinds.JOBS
     if call.dry_run and kind is None:
         among = [kinds.TRAINING]
-    found, described = kinds.find(call.aws, name, among)
+    found, described = kinds.find(call.aws, name, among, aside=aside)
     status = str(described.get(found.status or "", ""))
     if status in kinds.ENDED:
         call.console.say(f"{found.words} {name} has ended already: {status}")

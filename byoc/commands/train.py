@@ -119,7 +119,7 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
     [train.hyperparameters], [train.environment] and [train.tags].
     """  # noqa: D301 - click's mark
     hyperparameters = words.pairs(given_hyperparameters, "hyperparameter", "epochs=1")
-    environment = words.pairs(given_environment, "variable", "BYOC_LOG_LEVEL=DEBUG")
+    environment = words.pairs(given_environment, "variable", "OMP_NUM_THREADS=1")
     training = jobs.Training(
         data=merged("data", words.pairs(data, "channel", "training=data/mnist")),
         hyperparameters=merged("hyperparameters", {}),

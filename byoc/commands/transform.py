@@ -60,7 +60,7 @@ def command(
       byoc transform digits.jsonl --job NAME --split Line --wait
       byoc transform s3://bucket/images/ --model my-model --content-type image/png
     """  # noqa: D301, D415 - click's mark, and an ellipsis
-    variables = words.pairs(environment, "variable", "BYOC_LOG_LEVEL=DEBUG")
+    variables = words.pairs(environment, "variable", "SAGEMAKER_CONTAINER_LOG_LEVEL=10")
     wish = transforms.Transform(input=source, environment=variables, **rest)
     request = transforms.transform(call.aws, wish, may_create=call.may_create, report=call.console)
     output = request["TransformOutput"]["S3OutputPath"]

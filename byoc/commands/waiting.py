@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from byoc import jobs
-from byoc.commands.options import INTERRUPTED
+from byoc.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from byoc.commands.options import Call
@@ -33,7 +33,7 @@ def finish(
     console = call.console
     console.say(f"{kind.words} {name}")
     if not wait:
-        console.say(f"its log: byoc logs {name} --follow")
+        console.say(f"its log: {kind.command('logs', name)} --follow")
         if console.machine:
             console.result({kind.member: name})
         return
@@ -49,5 +49,6 @@ def wait_for(call: Call, kind: Kind, name: str, *, logs: bool) -> dict[str, Any]
     try:
         return jobs.wait(call.aws, kind, name, logs=logs, report=call.console)
     except KeyboardInterrupt:
-        call.console.say(f"\nthe job goes on: byoc logs {name} --follow; end it: byoc stop {name}")
+        follow, stop = kind.command("logs", name), kind.command("stop", name)
+        call.console.say(f"\nthe job goes on: {follow} --follow; end it: {stop}")
         raise SystemExit(INTERRUPTED) from None

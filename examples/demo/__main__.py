@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from byoc.errors import ByocError
 from examples.demo import channel
@@ -23,6 +25,14 @@ def pairs(words: tuple[str, ...]) -> dict[str, str]:
             raise DemoError(f"{word!r} is no hyperparameter", "write name=value, such as lr=0.5")
         found[name.removeprefix("--")] = value
     return found
+
+
+def forget_aws() -> None:
+    """Let nothing of a surrounding AWS session, such as a profile, have a say in the story."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        os.environ[name] = os.devnull
 
 
 @click.command()
@@ -48,6 +58,7 @@ def main(
     # a shell starts its background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    forget_aws()
     try:
         hyperparameters = {"epochs": str(epochs or channel.EPOCHS.get(data, 1))}
         if seed is not None:
@@ -63,8 +74,8 @@ def main(
         story.tell()
     except DemoError as error:
         sys.exit(f"demo: {error}; {error.hint}")
-    except (ByocError, OSError) as error:
-        sys.exit(f"demo: {error}")
+    except (ByocError, BotoCoreError, ClientError, OSError) as error:
+        sys.exit(f"demo: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit("demo: stopped")
 

@@ -52,8 +52,10 @@ class Calls:
             region_name=exports["AWS_REGION"],
         )
         made: Any = session.client  # its overloads want literal names
+        # Without proxies, as the endpoint is on this machine; on AWS, leave them out.
+        config = Config(read_timeout=70, proxies={})
         self.s3, self.sagemaker, self.logs, sts, self.runtime = (
-            made(name, endpoint_url=exports["AWS_ENDPOINT_URL"], config=Config(read_timeout=70))
+            made(name, endpoint_url=exports["AWS_ENDPOINT_URL"], config=config)
             for name in ("s3", "sagemaker", "logs", "sts", "sagemaker-runtime")
         )
         account, region = sts.get_caller_identity()["Account"], exports["AWS_REGION"]
@@ -63,7 +65,12 @@ class Calls:
 
     def upload(self, folder: Path) -> str:
         """Put the files of a channel into S3; their prefix."""
-        self.s3.create_bucket(Bucket=self.bucket)
+        region = self.s3.meta.region_name
+        if region == "us-east-1":  # the one that may not be named
+            self.s3.create_bucket(Bucket=self.bucket)
+        else:
+            place = {"LocationConstraint": region}
+            self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=place)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.s3.upload_file(str(path), self.bucket, f"digits/{path.relative_to(folder)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ def sagemaker(home: Path, runner: str) -> Iterator[dict[str, str]]:
         if started.returncode != 0:
             words = started.stderr.strip().removeprefix("byoc: ")
             raise DemoError(words or "byoc local up failed", f"its folder is {home}")
-        lines = started.stdout.splitlines()
-        yield dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        exported = shlex.split(started.stdout)  # export NAME=VALUE, as a shell reads it
+        yield dict(word.split("=", 1) for word in exported if word != "export")
     finally:
         _byoc(home, "down")
 

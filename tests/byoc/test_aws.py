@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
+import io
 import subprocess
 import sys
+import textwrap
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +18,8 @@ import byoc as package
 from byoc import errors
 from byoc.aws import Aws
 from byoc.aws_errors import told
+from byoc.local import exports
+from byoc.settings import connect
 
 
 def refused(code, message="no", status=400, **more: Any):
@@ -78,7 +84,10 @@ def test_a_model_s_error_shows_its_own_sentence_and_where_its_log_is():
                     LogStreamArn=arn)  # fmt: skip
     said = told(error, "s:Op", "W")
     assert type(said) is errors.InvocationError
-    assert str(said) == "the model answered 400: the body is no JSON; its log: byoc logs digits"
+    assert (
+        str(said)
+        == "the model answered 400: the body is no JSON; its log: byoc logs digits --kind endpoint"
+    )
 
 
 def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
@@ -91,6 +100,112 @@ def test_no_answer_is_an_exit_code_and_says_where(byoc, monkeypatch):
     assert done.code == errors.UnreachableError.exit_code
     assert "http://127.0.0.1:1" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers everything with pages, as any server but AWS does."""
+
+    def do_POST(self) -> None:
+        self.send_error(501)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("words", [("list", "models"), ("invoke", "e", "--body", "[]")])
+def test_a_server_that_is_not_aws_is_one_line(byoc, moto, monkeypatch, words):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    done = byoc(*words, "--endpoint-url", url)
+    server.shutdown()
+    server.server_close()
+    assert done.code == errors.UnreachableError.exit_code, done
+    assert done.err.startswith(f"byoc: what answers at {url} is not AWS (")
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.fixture
+def profiles(tmp_path, monkeypatch):
+    """AWS's configuration files, with a profile ``far``."""
+    (tmp_path / "credentials").write_text(
+        "[far]\naws_access_key_id = of-the-profile\naws_secret_access_key = x\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+def key_of(aws) -> str:
+    return str(aws._session.get_credentials().access_key)
+
+
+@pytest.mark.parametrize("profile", ["far", "not-there"])
+def test_the_exported_local_keys_win_over_a_profile_that_is_not_given_outright(
+    profiles, profile, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    (tmp_path / "byoc.toml").write_text(f'profile = "{profile}"')
+    assert key_of(connect()) == "local"
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    aws = connect()
+    assert key_of(aws) == "local"
+    aws.client("s3")  # which reads the profile's settings
+    assert key_of(connect(profile="far")) == "of-the-profile"
+
+
+def test_a_profile_signs_in_where_no_keys_are_exported(profiles, tmp_path, monkeypatch):
+    (tmp_path / "byoc.toml").write_text('profile = "far"')
+    assert key_of(connect()) == "of-the-profile"
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    with pytest.raises(errors.CredentialsError, match="not-there"):
+        connect()
+    monkeypatch.setenv("AWS_PROFILE", "far")
+    (tmp_path / "byoc.toml").write_text('profile = "not-there"')
+    assert key_of(connect()) == "of-the-profile"
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy that does not answer, for everything."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_on_this_machine_is_not_asked_for_at_a_proxy(byoc, moto, proxy):
+    done = byoc("list", "models", "--json")
+    assert (done.code, done.out) == (0, "[]\n")
+
+
+def test_aws_is_asked_through_the_proxy(proxy, far, monkeypatch):
+    aws = Aws("eu-central-1", endpoint_url="http://elsewhere.example", impatient=True)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with pytest.raises(errors.UnreachableError, match="proxy"):
+        aws.call("sagemaker", "ListModels")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example, localhost"}, "a.example,localhost,127.0.0.1"),
+        ({"NO_PROXY": "a.example", "no_proxy": ".b.example"}, ".b.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "*"}, "*"),
+    ],
+)
+def test_shells_are_told_what_no_proxy_can_reach_and_keep_what_they_had(
+    proxy, given, expected, monkeypatch
+):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told = exports.shell("http://127.0.0.1:1", "us-east-1")
+    assert (told["NO_PROXY"], told["no_proxy"]) == (expected, expected)
+    assert next(iter(told)) == "AWS_ENDPOINT_URL"
 
 
 def test_a_fault_of_ours_is_one_line_too(byoc, monkeypatch):
@@ -145,6 +260,25 @@ def test_every_public_name_is_there_and_none_is_loaded_before_it_is_used():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_the_example_of_the_package_runs(moto, no_engine, tmp_path, monkeypatch):
+    def call(self, service, operation, request=None) -> Any:
+        if operation != "InvokeEndpoint":
+            return through(self, service, operation, request)
+        assert request["Body"] == b"\x89PNG"
+        return {"Body": io.BytesIO(b"[[0.25, 0.75]]"), "ContentType": request["Accept"]}
+
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    (tmp_path / "data/mnist").mkdir(parents=True)
+    for name in ("data/mnist/digits", "seven.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG")
+    example = [line for line in (package.__doc__ or "").splitlines() if line.startswith("    ")]
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent("\n".join(example)), names)  # noqa: S102 - our own words
+    assert names["endpoint"].name == "digits"
+    assert names["answer"].scores == [[0.25, 0.75]]
 
 
 def test_public_functions_are_not_their_modules():

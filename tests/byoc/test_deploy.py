@@ -167,6 +167,10 @@ def test_update(byoc, no_engine):
         (("--variant", "a:wieght=1"), SettingsError.exit_code, "means nothing"),
         (("--variant", "a:weight=x"), SettingsError.exit_code, "could not convert"),
         (("--variant", "a:weight=-1"), SettingsError.exit_code, "at least 0"),
+        (("--variant", "a:weight=nan"), SettingsError.exit_code, "at least 0"),
+        (("--variant", "a:weight=inf"), SettingsError.exit_code, "at least 0"),
+        ((), SettingsError.exit_code, "has no model"),
+        (("-e", "x"), SettingsError.exit_code, "such as SAGEMAKER_CONTAINER_LOG_LEVEL=10"),
         (("--async-output", "s3://b/x"), SettingsError.exit_code, "goes with --async"),
     ],
 )
@@ -175,6 +179,11 @@ def test_contradictions_are_one_line(byoc, no_engine, words, code, said):
     assert done.code == code, done
     assert said in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_an_image_of_the_user_s_own_may_have_its_model_in_it(byoc, no_engine):
+    model = byoc.planned("deploy", *ROLE, "--image", "mine:1")[0]["request"]
+    assert "ModelDataUrl" not in model["PrimaryContainer"]
 
 
 def test_the_whole_life_of_an_endpoint(byoc, moto, aws, no_engine, tmp_path):
@@ -219,6 +228,44 @@ def test_what_was_made_is_taken_back_when_the_endpoint_is_refused(
     assert byoc("list", "--json").json == []
 
 
+@pytest.mark.parametrize("operation", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
+@pytest.mark.parametrize("done_there", [False, True])
+def test_what_was_made_is_taken_back_when_ctrl_c_comes(
+    byoc, moto, aws, no_engine, monkeypatch, operation, done_there
+):
+    def call(self, service, name, request=None) -> Any:
+        if name == operation:
+            if done_there:  # and the answer is still on its way
+                through(self, service, name, request)
+            raise KeyboardInterrupt
+        return through(self, service, name, request)
+
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    done = byoc("deploy", *MODEL, *ROLE, "--name", "digits")
+    assert done.code == 130
+    assert done.err.strip() == "byoc: interrupted"
+    assert byoc("list", "--json").json == []
+
+
+def test_ctrl_c_leaves_an_endpoint_alone_that_was_there_and_what_an_update_may_use(
+    byoc, moto, aws, no_engine, monkeypatch
+):
+    def call(self, service, name, request=None) -> Any:
+        if name in ("CreateEndpoint", "UpdateEndpoint"):
+            raise KeyboardInterrupt
+        return through(self, service, name, request)
+
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 0
+    before = byoc("list", "--json").json
+    through = Aws.call
+    monkeypatch.setattr(Aws, "call", call)
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 130
+    assert byoc("list", "--json").json == before
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits", "--update").code == 130
+    assert len(byoc("list", "--json").json) == len(before) + 2
+
+
 def test_a_job_without_a_model_is_refused(byoc, moto, aws, no_engine):
     assert byoc("deploy", "--job", "none").code == NotFoundError.exit_code
 
@@ -249,7 +296,8 @@ def test_an_endpoint_that_fails_is_an_error_with_its_reason(monkeypatch):
         {"EndpointStatus": "Failed", "FailureReason": "did not pass the ping"},
     )
     with pytest.raises(
-        FailedError, match=r"did not pass the ping; its log: byoc logs e; .* delete e"
+        FailedError,
+        match=r"did not pass the ping; its log: byoc logs e --kind endpoint; .* delete e",
     ):
         wait(failing, "e")
 
@@ -299,6 +347,27 @@ def test_logs_are_printed_in_order_with_the_stream_where_there_are_several(byoc,
     assert out == [f"algo-{host}  line {n} of {host}" for n in range(3) for host in (1, 2)]
     assert byoc("logs", "one", "-n", "1").out == "algo-2  line 2 of 2\n"
     assert byoc("logs", "nobody").code == NotFoundError.exit_code
+
+
+def test_a_name_that_several_kinds_have_is_the_first_and_the_others_are_told(
+    byoc, moto, aws, no_engine
+):
+    assert byoc("train", "--name", "digits").code == 0
+    assert byoc("describe", "digits").err == ""
+    assert byoc("deploy", *MODEL, *ROLE, "--name", "digits").code == 0
+    done = byoc("describe", "digits", "--json")
+    assert "TrainingJobName" in done.json
+    assert done.err == (
+        "byoc: digits is the training job here; also called so: endpoint (--kind endpoint)\n"
+    )
+    done = byoc("describe", "digits", "--kind", "endpoint", "--json")
+    assert ("EndpointName" in done.json, done.err) == (True, "")
+    assert "(--kind endpoint)" in byoc("logs", "digits").err
+
+
+def test_hints_name_the_kind_where_a_training_job_may_have_the_name(byoc, moto):
+    words = ("process", "--entrypoint", "tool", "--name", "same", "--bucket", "b", *ROLE)
+    assert "its log: byoc logs same --kind processing-job --follow" in byoc(*words).out
 
 
 def test_stop_ends_a_job_and_says_when_it_has_ended_already(byoc, moto, aws):

@@ -96,3 +96,19 @@ def test_labels_say_what_is_needed():
     assert cuda_of({"sagemaker-byoc.cuda.version": "13.0"}) == CU130
     labels = {"sagemaker-byoc.cuda.version": "12.8", "sagemaker-byoc.cuda.minimum-driver": "525"}
     assert cuda_of(labels) == CU128
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train",),
+        ("deploy", "--model-data", "s3://b/m.tar.gz"),
+        ("process", "--entrypoint", "x"),
+        ("transform", "s3://b/in/", "--model", "m"),
+    ],
+)
+def test_an_instance_type_that_is_not_there_is_one_line_before_any_call(byoc, no_engine, words):
+    done = byoc(*words, "-t", "ml.m5.xlarg")
+    assert done.code == CombinationError.exit_code
+    assert "did you mean ml.m5.xlarge?" in done.err
+    assert len(done.err.splitlines()) == 1

@@ -64,6 +64,27 @@ def test_json_has_everything(byoc, answers, digits):
     assert found["digit"]["label"] == found["digit"]["number"]
 
 
+def test_json_is_json_whatever_the_model_says(byoc, answers):
+    def none(word: str) -> None:
+        raise AssertionError(word)
+
+    answers(b'{"loss": NaN, "rows": [[Infinity, -Infinity, 1.5]]}')
+    done = byoc("invoke", "e", "--body", "[]", "--json")
+    found = json.loads(done.out, parse_constant=none)
+    assert found["answer"] == {"loss": None, "rows": [[None, None, 1.5]]}
+
+
+def test_json_and_a_file_and_a_stream(byoc, answers, tmp_path):
+    answers(b"a,b\n", "text/csv")
+    done = byoc("invoke", "e", "--body", "[]", "-o", "answer", "--json")
+    assert done.json == {"file": "answer", "bytes": 4, "content_type": "text/csv"}
+    assert (tmp_path / "answer").read_bytes() == b"a,b\n"
+    done = byoc("invoke", "e", "--body", "[]", "--stream", "--json")
+    assert (done.code, done.out) == (SettingsError.exit_code, "")
+    assert "leave --stream or --json out" in done.err
+    assert byoc("invoke", "e", "--body", "[]", "--stream", "--dry-run").code == 0
+
+
 def test_several_rows_are_a_table_and_other_answers_are_printed_as_they_are(byoc, answers):
     answers(json.dumps([scores(3), scores(4)]).encode())
     out = byoc("invoke", "e", "--body", "[]").out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from byoc import errors, main
+from byoc.commands.local import _lines
 
 BYOC = Path(sys.executable).with_name("byoc")
 
@@ -56,6 +57,8 @@ def test_each_command_explains_itself(name: str) -> None:
     done = byoc(name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: byoc {name}")
+    assert "\b" not in done.stdout
+    assert "\\b" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,65 @@ def test_exit_codes_of_the_tree_are_distinct() -> None:
     assert 2 not in codes  # click's own, for wrong usage
     for kind in classes:
         assert f"{kind.__name__} " in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("describe", "m", "--kind", "model", "--dry-run"),
+        ("train", "--dry-run", "--role", "r", "--bucket", "b"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BYOC, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == errors.ByocError.exit_code
+    assert done.stderr == "byoc: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_written_only_at_the_end_is_told_as_well(unbuffered: str) -> None:
+    program = """
+import click, sys
+from byoc import main
+@click.command()
+def command():
+    print("a line")
+main.group = lambda: command
+sys.argv = ["byoc"]
+main.main()
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == errors.ByocError.exit_code
+    assert done.stderr == "byoc: the output cannot be written: No space left on device\n"
+
+
+def test_the_tree_of_errors_names_the_other_exit_codes() -> None:
+    for code in (2, errors.FAULT, errors.INTERRUPTED):
+        assert f" {code}, " in (errors.__doc__ or "")
+
+
+def test_a_region_of_the_local_endpoint_is_looked_at_before_it_starts(tmp_path: Path) -> None:
+    done = byoc("local", "up", "--region", "x; rm", BYOC_HOME=str(tmp_path / "home"))
+    assert done.returncode == errors.SettingsError.exit_code
+    assert "is no region" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_a_shell_must_export_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "a.example;b $(c)")
+    lines = _lines("http://127.0.0.1:1", "us-east-1")
+    done = subprocess.run(
+        ["sh", "-c", f'{lines}\nprintf %s "$NO_PROXY"'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a.example;b $(c),127.0.0.1,localhost"
+    assert lines.startswith("export AWS_ENDPOINT_URL=http://127.0.0.1:1\n")

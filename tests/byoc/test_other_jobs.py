@@ -96,6 +96,26 @@ def test_a_processing_job_with_the_image_s_own_program(byoc):
     assert (done.code, "is not there" in done.err) == (SettingsError.exit_code, True)
 
 
+def test_an_entry_point_with_an_open_quote_is_one_line(byoc):
+    done = byoc("process", *ROLE, "--entrypoint", "a 'b", "--dry-run")
+    assert done.code == SettingsError.exit_code
+    assert done.err == (
+        "byoc: --entrypoint a 'b is no command as a shell has it: No closing quotation\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--wait", "--json", "--yes"])
+def test_an_option_of_ours_behind_the_script_is_not_handed_to_the_program(byoc, tmp_path, option):
+    (tmp_path / "hi.py").write_text("print(1)")
+    done = byoc("process", *ROLE, "hi.py", "--size", "1", option)
+    assert done.code == SettingsError.exit_code
+    assert done.err.startswith(f"byoc: {option} stands behind SCRIPT")
+    assert len(done.err.splitlines()) == 1
+    words = ("process", *ROLE, "--dry-run", "hi.py", "--", option, "--", "x")
+    specification = byoc(*words).json[-1]["request"]["AppSpecification"]
+    assert specification["ContainerArguments"] == [option, "--", "x"]
+
+
 def test_package_puts_the_handler_into_code(byoc, tmp_path):
     for name in (
         "model/model.pth",

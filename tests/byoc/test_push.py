@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from byoc import image_facts, manifests, pushing, repositories
+from byoc.aws import Aws
 from byoc.errors import (
     CredentialsError,
     EngineError,
@@ -265,6 +266,43 @@ def test_against_the_local_endpoint_the_image_gets_its_name_and_nothing_is_uploa
     assert "nothing was uploaded" in done.out
     assert f"image_uri {host}/mine:a" in done.out
     assert aws.call("ecr", "DescribeRepositories")["repositories"][0]["repositoryName"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("image", "repository", "tag"),
+    [
+        ("localhost:5000/mine:1", "mine", "1"),
+        ("localhost:5000/team/mine", "team/mine", "latest"),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com/mine:2", "mine", "2"),
+        ("team/mine:3", "team/mine", "3"),
+        (f"mine:4@sha256:{'0' * 64}", "mine", "4"),
+    ],
+)
+def test_the_repository_of_a_full_name_is_without_host_port_and_tag(
+    byoc, monkeypatch, image, repository, tag
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    engine = FakeEngine()
+    monkeypatch.setattr(engine, "inspect_image", lambda _: engine.image)
+    monkeypatch.setattr(image_facts, "engine", lambda *_: engine)
+    planned = byoc.planned("push", image)
+    assert planned[0]["request"] == {"repositoryNames": [repository]}
+    (pushed,) = pushing.push(Aws("eu-central-1", dry_run=True), image)
+    assert pushed.image_uri.endswith(f".amazonaws.com/{repository}:{tag}")
+
+
+def test_an_image_that_a_digest_names_needs_a_tag(byoc):
+    done = byoc("push", f"mine@sha256:{'0' * 64}", "--dry-run")
+    assert done.code == SettingsError.exit_code
+    assert "--tag" in done.err
+
+
+def test_the_tags_of_an_image_are_those_of_its_own_repository(monkeypatch):
+    names = ["localhost:5000/mine:1", "localhost:5000/mine:2", "mine:3", "localhost:5000/other:4"]
+    engine = FakeEngine(RepoTags=names)
+    monkeypatch.setattr(engine, "inspect_image", lambda _: engine.image)
+    monkeypatch.setattr(image_facts, "engine", lambda *_: engine)
+    assert pushing.tags_of("localhost:5000/mine:1") == ["2", "1"]
 
 
 def test_both_images_go_with_all_their_tags_and_latest_stays_back_where_tags_are_immutable(

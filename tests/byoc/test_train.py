@@ -6,12 +6,21 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from byoc import kinds
-from byoc.errors import CombinationError, CredentialsError, FailedError, SettingsError
+from byoc.aws import Aws
+from byoc.errors import (
+    CombinationError,
+    CredentialsError,
+    FailedError,
+    SettingsError,
+    UnreachableError,
+)
 from byoc.jobs import wait
 from byoc.report import Silent
 
+REGISTRY = "111122223333.dkr.ecr"
 ROLE = "arn:aws:iam::111122223333:role/sm"
 
 
@@ -51,7 +60,7 @@ def test_a_toml_file_stands_for_options_and_options_stand_above_it(byoc, digits,
     (tmp_path / "job.toml").write_text(
         f"""
         region = "cn-north-1"
-        role = "{ROLE}"
+        role = "{ROLE.replace("aws", "aws-cn", 1)}"
         bucket = "mine"
         [train]
         instance-type = "ml.g5.xlarge"
@@ -89,6 +98,9 @@ def test_a_toml_file_stands_for_options_and_options_stand_above_it(byoc, digits,
         ("[train]\ndata = 5", "expected a table"),
         ("[train]\n[train.spot]\na = 1", "expected a value"),
         ("[train", "is no TOML"),
+        ("[train]\nno-logs = true", "no-logs means nothing here; did you mean logs?"),
+        ("[train]\nimage = ['a', 'b']", "expected a value"),
+        ("[train]\nmetric = 'loss'", "expected a list"),
     ],
 )
 def test_a_wrong_file_is_one_line(byoc, tmp_path, text, said):
@@ -108,6 +120,12 @@ def test_a_wrong_file_is_one_line(byoc, tmp_path, text, said):
         (("--max-time", "soon"), SettingsError.exit_code, "is no length of time"),
         (("--name", "a_b"), SettingsError.exit_code, "is no name"),
         (("--role", "arn:aws:iam::1:user/x"), SettingsError.exit_code, "is no role's ARN"),
+        (("--role", ROLE, "--region", "cn-north-1"), SettingsError.exit_code, "is in aws-cn"),
+        (
+            ("--role", "r", "--bucket", "b", "--image", f"{REGISTRY}.us-east-1.amazonaws.com/a:1"),
+            SettingsError.exit_code,
+            "is in us-east-1, and SageMaker in eu-central-1",
+        ),
         (("--metric", "a b"), SettingsError.exit_code, "is no name of a metric"),
         (("-t", "ml.c7g.large"), CombinationError.exit_code, "exec format error"),
         (("-t", "large"), CombinationError.exit_code, "is no instance type"),
@@ -134,13 +152,27 @@ def test_without_a_region_it_is_asked_for(byoc, monkeypatch):
 
 def test_configuration_files_are_read(byoc, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_REGION")
+    role = "arn:aws-us-gov:iam::111122223333:role/sm"
     (tmp_path / "byoc.toml").write_text(
-        f'region = "us-gov-west-1"\nrole = "{ROLE}"\nbucket = "mine"'
+        f'region = "us-gov-west-1"\nrole = "{role}"\nbucket = "mine"'
     )
     request = request_of(byoc.planned("train"))
-    assert request["RoleArn"] == ROLE
+    assert request["RoleArn"] == role
     assert request["OutputDataConfig"]["S3OutputPath"] == "s3://mine/byoc/jobs"
     assert ".us-gov-west-1.amazonaws.com/" in request["AlgorithmSpecification"]["TrainingImage"]
+
+
+def test_a_table_of_the_configuration_file_is_not_ignored(byoc, tmp_path):
+    (tmp_path / "byoc.toml").write_text(
+        f'role = "{ROLE}"\nbucket = "mine"\n[train]\ninstance-type = "ml.g5.xlarge"'
+    )
+    done = byoc("train", "--dry-run")
+    assert done.code == SettingsError.exit_code
+    assert "byoc train byoc.toml" in done.err
+    assert len(done.err.splitlines()) == 1
+    resources = request_of(byoc.planned("train", "byoc.toml"))["ResourceConfig"]
+    assert resources["InstanceType"] == "ml.g5.xlarge"
+    assert byoc("describe", "x", "--kind", "model", "--dry-run").code == 0
 
 
 def test_data_is_uploaded_once_and_the_job_created(byoc, moto, aws, digits):
@@ -189,6 +221,33 @@ def test_the_account_s_role_is_found_by_its_usual_name(byoc, moto, aws, far):
     assert byoc("train", "--name", "one", "--yes").code == 0
     job = aws.call("sagemaker", "DescribeTrainingJob", {"TrainingJobName": "one"})
     assert job["RoleArn"] == role
+
+
+def test_who_may_not_list_roles_must_name_one_and_other_errors_are_told_as_they_are(
+    byoc, far, monkeypatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    for words in (
+        ("train",),
+        ("process", "--entrypoint", "x"),
+        ("deploy", "--model-data", "s3://b/m.tar.gz"),
+    ):
+        done = byoc(*words)
+        assert done.code == CredentialsError.exit_code, done
+        assert "no AWS credentials" in done.err
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    assert byoc("train").code == UnreachableError.exit_code
+
+    def denied(*_: Any) -> Any:
+        response: Any = {"Error": {"Code": "AccessDenied", "Message": "no"}}
+        raise CredentialsError("no") from ClientError(response, "ListRoles")
+
+    monkeypatch.setattr(Aws, "call", denied)
+    done = byoc("train")
+    assert done.code == SettingsError.exit_code
+    assert "--role" in done.err
 
 
 def test_a_bucket_is_made_only_with_consent(byoc, moto, aws, far):
@@ -252,6 +311,28 @@ def test_the_wait_tells_each_state_once_and_ends_with_the_job(monkeypatch):
     names = [line.split()[0] for line in told.lines]
     assert names == ["Starting", "Downloading", "Training", "Completed"]
     assert told.lines[1].endswith("it is Downloading")
+
+
+@pytest.mark.parametrize("kind", [kinds.PROCESSING, kinds.TRANSFORM])
+def test_the_wait_tells_each_state_of_a_job_without_a_history(kind, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    told = Told()
+    states = ("InProgress", "InProgress", "Stopping", "Completed")
+    job = job_of(*({kind.status: one} for one in states))
+    wait(job, kind, "one", logs=False, report=told)
+    assert [line.split()[0] for line in told.lines] == ["InProgress", "Stopping", "Completed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (kinds.PROCESSING, "was stopped, or ran longer than --max-time"),
+        (kinds.TRANSFORM, "was stopped: somebody stopped it"),  # which has no time limit
+    ],
+)
+def test_a_job_that_does_not_say_why_it_was_stopped(kind, words):
+    with pytest.raises(FailedError, match=words):
+        wait(job_of({kind.status: "Stopped"}), kind, "one", logs=False)
 
 
 @pytest.mark.parametrize(

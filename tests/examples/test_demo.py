@@ -104,7 +104,17 @@ def test_an_empty_data_folder_is_one_line(tmp_path):
 
 
 def test_a_failing_training_ends_the_story_with_its_reason(tmp_path):
-    code, output = finish(demo(tmp_path / "out", "--hyperparameters", "batch-size=0"))
+    # A surrounding AWS session, even a broken one, has no say in the story; nor has a proxy.
+    surrounding = {
+        "AWS_PROFILE": "nope",
+        "AWS_SESSION_TOKEN": "old",
+        "AWS_ENDPOINT_URL_S3": "x",
+        **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+    }
+    code, output = finish(
+        demo(tmp_path / "out", "--hyperparameters", "batch-size=0", **surrounding)
+    )
     assert code == 1
     last = output.splitlines()[-1]
     assert last.startswith("demo: the training job is Failed: AlgorithmError: ")

@@ -67,9 +67,9 @@ def tell(**found: Any) -> None:
     print(f"\n{json.dumps(found, default=str)}", flush=True)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; a minute is too long."""
-    end = time.monotonic() + 60
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for it; so many seconds are too long."""
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.2)
