@@ -80,7 +80,7 @@ def down() -> None:
     running = _running(home)
     os.kill(int(running["pid"]), signal.SIGTERM)
     until = time.monotonic() + STOP_SECONDS
-    while home.running() is not None:
+    while home.claimed():
         if time.monotonic() > until:
             raise LocalError(f"process {running['pid']} did not end within {STOP_SECONDS} s")
         time.sleep(0.05)

@@ -96,9 +96,10 @@ class Home:
             found: dict[str, Any] = json.loads(self.address.read_text())
         except (OSError, ValueError):
             return None
-        return found if self._claimed() else None
+        return found if self.claimed() else None
 
-    def _claimed(self) -> bool:
+    def claimed(self) -> bool:
+        """Whether a process has the folder; it has until it is gone altogether."""
         try:
             descriptor = os.open(self.root / "lock", os.O_RDWR)
         except OSError:
