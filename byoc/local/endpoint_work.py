@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from byoc.local.hosting import model_data
 from byoc.local.hosting.container import StartError
 from byoc.local.hosting.fleet import Fleet, Surroundings
 from byoc.local.hosting.live import Live
-from byoc.local.job_life import ROOM_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +122,10 @@ class EndpointWork:
                 self._log(f"endpoint {name}: {error.message}")
             except Exception as error:  # noqa: BLE001 - told to whoever asks
                 self._log(f"endpoint {name}: {error!r}")
-                self._fail(name, f"The local endpoint failed: {error}")
+                reason = f"The local endpoint failed: {error}"
+                self._shelf.settle(
+                    name, self._closed, self._log, EndpointStatus="Failed", FailureReason=reason
+                )
             finally:
                 with self.lock:
                     if self._working.get(name, (None,))[0] is thread:
@@ -133,19 +134,6 @@ class EndpointWork:
         thread = threading.Thread(target=run, name=f"endpoint-{name}", daemon=True)
         self._working[name] = thread, abandoned
         thread.start()
-
-    def _fail(self, name: str, reason: str) -> None:
-        """Keep that it has failed, as soon as there is room on the disk."""
-        while not self._closed.is_set():
-            try:
-                self._shelf.set(name, EndpointStatus="Failed", FailureReason=reason)
-            except sqlite3.Error as error:  # noqa: PERF203 - tried again
-                self._log(f"the end of {name} cannot be kept yet: {error}")
-                self._closed.wait(ROOM_SECONDS)
-            except AwsError:  # it has been deleted meanwhile
-                return
-            else:
-                return
 
     def create(self, name: str, abandoned: threading.Event) -> None:
         """Start the containers for the first time, or after the server's start."""

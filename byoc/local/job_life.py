@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.local import images, job_output, jobs
 from byoc.local.hosts import HostError
+from byoc.local.shelf import ROOM_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from byoc.local.journal import Journal
     from byoc.local.shelf import Shelf
     from byoc.local.store import Document
-
-
-#: Between two attempts to keep a job's end on a full disk.
-ROOM_SECONDS = 1.0
 
 
 class JobError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from byoc.local import arns, kinds, listing
@@ -9,11 +10,15 @@ from byoc.local.faults import AwsError, in_use, invalid
 from byoc.local.store import ExistsError, MissingError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping
 
     from byoc.local.actions import Context
     from byoc.local.kinds import Kind
     from byoc.local.store import Document
+
+#: Between two tries to keep the end of something on a full disk.
+ROOM_SECONDS = 1.0
 
 
 class Shelf:
@@ -73,6 +78,21 @@ class Shelf:
             AwsError: There is none.
         """
         return self.update(name, lambda document: document.update(members))
+
+    def settle(
+        self, name: str, closed: threading.Event, log: Callable[[str], None], **members: Any
+    ) -> None:
+        """Like `set`, as soon as a full disk has room again, or never once ``closed`` is set."""
+        while True:
+            try:
+                self.set(name, **members)
+            except AwsError as error:  # it has been deleted meanwhile
+                log(f"{name}: {error.message}")
+            except sqlite3.Error as error:
+                log(f"the end of {name} cannot be kept yet: {error}")
+                if not closed.wait(ROOM_SECONDS):
+                    continue
+            return
 
     def delete(self, name: str) -> None:
         """Forget a document.

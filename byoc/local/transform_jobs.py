@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from byoc.local import demand
 from byoc.local.faults import AwsError, invalid, limit_exceeded
 from byoc.local.hosting import model_data
 from byoc.local.hosting.plans import container_of
-from byoc.local.job_life import ROOM_SECONDS
 from byoc.local.kinds import MODEL, TRANSFORM_JOB
 from byoc.local.queue import before
 from byoc.local.shelf import Shelf
@@ -206,16 +204,7 @@ class TransformJobs:
         members: dict[str, Any] = {"TransformJobStatus": status, "TransformEndTime": time.time()}
         if reason is not None:
             members["FailureReason"] = reason[:_LONGEST_REASON]
-        while True:
-            try:
-                self._shelf.set(name, **members)
-            except AwsError as error:
-                self._log(f"transform job {name}: {error.message}")
-            except sqlite3.Error as error:  # the disk is full: kept as soon as there is room
-                self._log(f"the end of {name} cannot be kept yet: {error}")
-                if not self._closed.wait(ROOM_SECONDS):
-                    continue
-            return
+        self._shelf.settle(name, self._closed, self._log, **members)
 
 
 def _check(request: Mapping[str, Any], container: Mapping[str, Any]) -> None:

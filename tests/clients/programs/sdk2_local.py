@@ -18,7 +18,8 @@ from sagemaker.model import Model
 from sagemaker.pytorch import PyTorch
 from sagemaker.serializers import JSONSerializer, NumpySerializer
 from sagemaker.transformer import Transformer
-from sdk2_user import ROLE, digits, error_of, heard, right, tell
+from sdk2_user import ROLE, error_of, heard, tell
+from sdk_digits import digits, right
 
 folder, training_image, inference_image, port = sys.argv[1:]
 root = Path("containers").absolute()

@@ -12,7 +12,8 @@ from sagemaker.deserializers import CSVDeserializer, JSONDeserializer, NumpyDese
 from sagemaker.estimator import Estimator
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer, JSONSerializer, NumpySerializer
-from sdk2_user import INSTANCE, digits, error_of, new_session, right, tell
+from sdk2_user import INSTANCE, error_of, new_session, tell
+from sdk_digits import digits, right
 
 folder, job, image = sys.argv[1:]
 session = new_session()

@@ -12,7 +12,8 @@ import sys
 import numpy as np
 from sagemaker.model import Model
 from sagemaker.transformer import Transformer
-from sdk2_user import INSTANCE, ROLE, digits, error_of, heard, new_session, right, tell
+from sdk2_user import INSTANCE, ROLE, error_of, heard, new_session, tell
+from sdk_digits import digits, right
 
 folder, model_data, image = sys.argv[1:]
 session = new_session()

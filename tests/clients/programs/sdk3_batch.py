@@ -23,7 +23,8 @@ from sagemaker.core.shapes import (
 )
 from sagemaker.core.transformer import Transformer
 from sagemaker.core.utils.exceptions import FailedStatusError
-from sdk3_user import INSTANCE, ROLE, digits, right, tell
+from sdk3_user import INSTANCE, ROLE, tell
+from sdk_digits import digits, right
 
 folder, job_name, training_image, inference_image = sys.argv[1:]
 session = Session()

@@ -14,7 +14,8 @@ from botocore.exceptions import ClientError
 from sagemaker.core.resources import Endpoint, EndpointConfig, Model, TrainingJob
 from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
 from sagemaker.serve import ModelBuilder
-from sdk3_user import INSTANCE, ROLE, code_of, digits, right, tell
+from sdk3_user import INSTANCE, ROLE, code_of, tell
+from sdk_digits import digits, right
 
 folder, job_name, image = sys.argv[1:]
 pictures, labels = digits(folder, 100)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 import logging
 import tarfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,18 +19,6 @@ if TYPE_CHECKING:
 #: The endpoint's own; the SDK asks IAM whether it is there and suffices.
 ROLE = "arn:aws:iam::123456789012:role/byoc-local"
 INSTANCE = "ml.m5.large"
-#: MNIST's mean and standard deviation: what the example's network has been trained on.
-MEAN, DEVIATION = 0.1307, 0.3081
-
-
-def digits(folder: str, count: int) -> tuple[np.ndarray, list[int]]:
-    """The first test digits as the network wants them, ``[N, 1, 28, 28]``, and what they are."""
-    images, labels = (
-        np.frombuffer(gzip.decompress((Path(folder) / f"t10k-{name}-ubyte.gz").read_bytes()), "u1")
-        for name in ("images-idx3", "labels-idx1")
-    )
-    pictures = images[16 : 16 + 784 * count].reshape(count, 1, 28, 28).astype("float32")
-    return (pictures / 255 - MEAN) / DEVIATION, labels[8 : 8 + count].tolist()
 
 
 def listed(session: Session, uri: str) -> list[str]:
@@ -86,13 +70,6 @@ def heard() -> Iterator[list[str]]:
     logger.setLevel(logging.INFO)
     yield lines
     logger.removeHandler(handler)
-
-
-def right(answers: Any, labels: list[int]) -> float:
-    """The share of right answers among rows of ten log-probabilities."""
-    rows = np.asarray(answers)
-    assert rows.shape == (len(labels), 10), rows.shape
-    return float(np.mean(rows.argmax(axis=1) == labels))
 
 
 def code_of(error: ClientError) -> str:
