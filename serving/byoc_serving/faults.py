@@ -14,7 +14,7 @@ from byoc_serving.errors import (
 )
 from byoc_serving.exchange import one_line
 from byoc_serving.handler import EscapeError, explain
-from byoc_serving.torch_errors import is_device_error, is_out_of_memory
+from byoc_serving.torch_errors import as_raised, is_device_error, is_out_of_memory
 
 if TYPE_CHECKING:
     from byoc_serving.exchange import Invocation
@@ -58,20 +58,21 @@ def classify(
             "the device failed while it ran this request; its process is being replaced",
             "device_failed",
         )
+    raised = as_raised(error)
     if stage == "input" and (
-        isinstance(error, ValueError)
-        or _is_torch_complaint(error)
-        or type(error).__module__.startswith("PIL")
+        isinstance(raised, ValueError)
+        or _is_torch_complaint(raised)
+        or type(raised).__module__.startswith("PIL")
     ):
         _trace(identifier, stage, error)
-        return BadBodyError(explain(error, None))
+        return BadBodyError(explain(raised, None))
     if stage == "predict" and (
-        isinstance(error, ValueError)
-        or _is_torch_complaint(error)
-        or (default_predict and isinstance(error, _REFUSALS))
+        isinstance(raised, ValueError)
+        or _is_torch_complaint(raised)
+        or (default_predict and isinstance(raised, _REFUSALS))
     ):
         _trace(identifier, stage, error)
-        return RefusedByModelError(f"the model refuses this input: {explain(error, None)}")
+        return RefusedByModelError(f"the model refuses this input: {explain(raised, None)}")
     log.error(
         "request %s failed in %s_fn",
         identifier,
@@ -80,7 +81,7 @@ def classify(
         extra={"request_id": identifier},
     )
     escaped = isinstance(error, EscapeError)
-    what = error if escaped else f"the handler failed in {stage}_fn with {type(error).__name__}"
+    what = error if escaped else f"the handler failed in {stage}_fn with {type(raised).__name__}"
     return InternalError(f"{what}; the log has the details under this request_id")
 
 

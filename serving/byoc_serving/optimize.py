@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoc_serving.deviation import deviation
 from byoc_serving.forms import CUDA_MAKERS, MAKERS, Form, traced
+from byoc_serving.torch_errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,10 +98,30 @@ class Optimizer:
         shape = (data.dtype, *data.shape[1:])
         verified = self._shapes.get(shape)
         if verified:
-            return form.forward(data)
+            return self._formed(form, shape, data)
         if verified is None and len(self._shapes) < _MAX_SHAPES:
             return self._first(form, shape, data)
         return self._model(data)
+
+    def _formed(self, form: Form, shape: tuple[Any, ...], data: Any) -> Any:
+        """The form's answer, or the model's own: what it has against an input, it says itself.
+
+        A scripted form raises ``torch.jit.Error`` where the model raises an error of its own.
+        """
+        try:
+            return form.forward(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model decides
+            failure = error
+        answer = self._model(data)
+        if not is_out_of_memory(failure):
+            self._shapes[shape] = False
+            log.warning(
+                "inputs of shape [N, %s] are answered by the model as loaded: %s failed: %s",
+                ", ".join(map(str, shape[1:])),
+                form.name,
+                _line(failure),
+            )
+        return answer
 
     def _begin(self, data: Any) -> None:
         if data.ndim < 2 or not len(data):

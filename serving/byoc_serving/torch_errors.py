@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-#: How torch says that the CPU's allocator failed (c10/core/impl/alloc_cpu.cpp).
-_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+import builtins
+import contextlib
+import re
+
+#: How the allocators say that they failed (c10/core/impl/alloc_cpu.cpp,
+#: c10/cuda/CUDACachingAllocator.cpp): inside a scripted model the CUDA one's class is lost.
+_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
 #: How torch and its libraries begin when the device itself failed.
 _DEVICE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS_EXECUTION_FAILED")
+#: How TorchScript's interpreter begins (torch/csrc/jit/runtime/interpreter.cpp), and where in its
+#: source listing the line that failed is marked.
+_SCRIPT, _MARK = "The following operation failed in the TorchScript interpreter", "<--- HERE\n"
+#: The error below the listing, by class and words; an assertion's is called a RuntimeError first.
+_RAISED = re.compile(
+    r"^(?:RuntimeError: (?=AssertionError))?(?:\w+\.)*(\w+): ?(.*)\Z", re.MULTILINE | re.DOTALL
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -13,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and _CPU_MEMORY in str(error))
+        or (isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY))
     )
 
 
@@ -27,3 +39,24 @@ def is_device_error(error: BaseException) -> bool:
         return False
     text = str(error)
     return any(words in text for words in _DEVICE_WORDS)
+
+
+def as_raised(error: Exception) -> Exception:
+    """The error that a scripted model would have raised in Python; any other comes back itself.
+
+    The interpreter wraps a listing of the source around the words, which would be taken for words
+    of the error, and makes ``torch.jit.Error`` of whatever the source raises.
+    """
+    text = str(error)
+    if not text.startswith(_SCRIPT):
+        return error
+    found = _RAISED.search(text.rpartition(_MARK)[2])
+    if found is None:
+        return error
+    kind, words = getattr(builtins, found[1], None), found[2].strip()
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):
+            raised: Exception = kind(words)
+            return raised.with_traceback(error.__traceback__)
+    # A class of the model's own, or one that wants more than words, as UnicodeDecodeError does.
+    return RuntimeError(f"{found[1]}: {words}")

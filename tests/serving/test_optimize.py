@@ -169,6 +169,54 @@ def test_form_that_fails_is_not_used(monkeypatch):
     assert optimized(Zero(), torch.ones(1, 8)).chosen == ("eager", "eager")
 
 
+class Refusing(nn.Module):
+    """Refuses dark images in Python, which TorchScript raises as a class of its own."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if bool((images < 0).any()):
+            raise RuntimeError("negative size")
+        for _ in range(50):
+            images = images * 1.5
+        return images
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_what_a_scripted_form_refuses_is_refused_by_the_model_itself(monkeypatch, caplog):
+    monkeypatch.setattr(optimize, "WORTH", 1000)
+    optimizer = optimized(Refusing(), torch.ones(1, 8))
+    assert "eager" not in optimizer.chosen
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
+        for rows in (1, 2):
+            with pytest.raises(RuntimeError, match=r"^negative size$"):
+                optimizer(-torch.ones(rows, 8))
+            assert optimizer._shapes == {(torch.float32, 8): True}
+    assert not caplog.text
+
+
+def test_form_that_fails_later_where_the_model_does_not_is_given_up(monkeypatch, caplog):
+    asked = []
+
+    def make(_: Any) -> Form:
+        def forward(data: Any) -> Any:
+            asked.append(len(data))
+            if data[0, 0] == 13:
+                raise RuntimeError("no kernel for 13")
+            return torch.zeros(len(data), 1)
+
+        return Form("partial", forward)
+
+    monkeypatch.setitem(MAKERS, "freeze", (make,))
+    optimizer = optimized(Zero(), torch.ones(1, 4096))
+    assert optimizer.chosen == ("partial", "partial")
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
+        del asked[:]
+        for _ in range(3):
+            assert optimizer(torch.full((2, 4096), 13.0)).tolist() == [[0.0], [0.0]]
+    assert asked == [2]
+    assert caplog.text.count("[N, 4096] are answered by the model as loaded: partial failed") == 1
+    assert "RuntimeError: no kernel for 13" in caplog.text
+
+
 def test_numbers_of_tokens_are_left_alone():
     optimizer = optimized(nn.Embedding(9, 4), torch.tensor([[1, 2, 3]]))
     assert optimizer.chosen == ("eager", "eager")
