@@ -42,7 +42,7 @@ class Refusing(torch.nn.Module):
 def scripted(model: torch.nn.Module) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.script(model.eval())  # type: ignore[no-untyped-call] # torch's own
+        return torch.jit.script(model.eval())
 
 
 def raised(model: Any, data: torch.Tensor) -> Exception:
