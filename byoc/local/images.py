@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,10 @@ _ECR = re.compile(r"^\d{12}\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.
 
 class ImageError(Exception):
     """The image is not here: one line for ``FailureReason``."""
+
+
+class MissingImageError(ImageError):
+    """An engine answers and does not have it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ def choose(name: str, runner: str) -> Chosen:
         runner: ``docker``, ``process``, or ``auto``: docker where an engine answers.
 
     Raises:
-        ImageError: The engine does not have it, or no engine answers and one was asked for.
+        MissingImageError: The engine does not have it.
+        ImageError: No engine answers and one was asked for, or it refuses.
     """
     if runner == "process":
         return Chosen(None, f"runner process: this environment stands for the image {name}")
@@ -58,6 +65,11 @@ def choose(name: str, runner: str) -> Chosen:
         return Chosen(
             None, f"runner process: no Docker engine answers; this environment stands for {name}"
         )
+    with contextlib.closing(client):
+        return _found(client, name)
+
+
+def _found(client: Any, name: str) -> Chosen:
     import docker  # noqa: PLC0415 - of the extra control
 
     for candidate in candidates(name):
@@ -65,9 +77,13 @@ def choose(name: str, runner: str) -> Chosen:
             found = client.images.get(candidate)
         except docker.errors.ImageNotFound:
             continue
+        except (docker.errors.DockerException, OSError) as error:
+            if getattr(error, "status_code", 0) == HTTPStatus.BAD_REQUEST:
+                continue  # no image can have such a name
+            raise ImageError(f"the engine does not say whether it has {name}: {error}") from error
         digest = _digest(found.attrs, [name, candidate])
         return Chosen(candidate, f"runner docker: image {candidate}", digest)
-    raise ImageError(
+    raise MissingImageError(
         f"the engine has no image {' or '.join(candidates(name))}; build it (make build) or pull it"
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from byoc.local.job_tools import Tools
     from byoc.local.jobs import Job
     from byoc.local.kinds import Kind
+    from byoc.local.references import References
     from byoc.local.store import Document
 
 
@@ -62,7 +63,7 @@ class Sort:
     word: str
     status: Status
     life: Callable[[Tools, Shelf, Job, Path], JobLife]
-    check: Callable[[Mapping[str, Any]], None]
+    check: Callable[[Mapping[str, Any], References], None]
     summary: tuple[str, ...]
 
 
@@ -95,7 +96,7 @@ class JobResource:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep it, and give it its place in the queue."""
-        self._sort.check(request)
+        self._sort.check(request, self._tools.references)
         with self._lock:
             document = self._shelf.create(request, **self._status.new(request))
             self._jobs.start(request[self._name], request)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from byoc.local.hosts import Cluster
     from byoc.local.journal import Journals
     from byoc.local.queue import Queue
+    from byoc.local.references import References
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Tools:
         clients: Of this very endpoint.
         journals: Log streams.
         queue: Of all kinds of job.
+        references: Looks up what requests name.
         runner: ``auto``, ``docker`` or ``process``.
         log: The server's own.
     """
@@ -36,6 +38,7 @@ class Tools:
     clients: Clients
     journals: Journals
     queue: Queue
+    references: References
     runner: str
     log: Callable[[str], None]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from byoc.local.actions import Action, Context
+    from byoc.local.references import References
     from byoc.local.store import Document
 
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
@@ -21,8 +22,8 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
 class Models:
     """CreateModel, DescribeModel, ListModels, DeleteModel."""
 
-    def __init__(self, context: Context) -> None:
-        self._shelf = Shelf(context, MODEL)
+    def __init__(self, context: Context, references: References) -> None:
+        self._shelf, self._references = Shelf(context, MODEL), references
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -47,6 +48,7 @@ class Models:
         for container in containers:
             if not container.get("Image") and not container.get("ModelPackageName"):
                 raise invalid("A container needs an Image or a ModelPackageName.")
+            self._references.check_container(container)
         document = self._shelf.create(request)
         return {"ModelArn": document["ModelArn"]}
 

@@ -1,33 +1,27 @@
 """S3, ECR, STS, IAM and CloudWatch Logs: moto's, with buckets and objects kept on the disk.
 
 moto holds objects in memory. So whatever is put or deleted is written below ``objects/`` as well,
-before the client is answered, and read again when the endpoint starts: a folder a bucket, a file
-an object (its name quoted), and beside it, in ``.NAME.json``, its metadata, tags, storage class and
-time. Versions are not kept: of each object there is what was put last.
+before the client is answered (`object_files`), and read again when the endpoint starts. Versions
+are not kept: of each object there is what was put last.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 import threading
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from byoc.local import kept_repositories, roles
 from byoc.local.arns import ACCOUNT, partition
 from byoc.local.faults import AwsError
+from byoc.local.object_files import ObjectFiles, fill, put_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-_CHUNK_BYTES = 8 * 2**20
+    from collections.abc import Iterable
+    from pathlib import Path
 
 
 class Objects:
@@ -39,7 +33,7 @@ class Objects:
 
     def __init__(self, folder: Path, region: str) -> None:
         self._folder, self._region = folder, region
-        self._disk = _Disk(folder)
+        self._disk = ObjectFiles(folder)
         self._application: Any = None
         self._backend: Any = None
         self._failure: Exception | None = None
@@ -72,9 +66,7 @@ class Objects:
         Raises:
             AwsError: An object cannot be written to the disk.
         """
-        self._loaded.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._wait()
         # moto wants the path as it arrived; in the other one, %25 has become % already.
         environ["RAW_URI"] = environ["REQUEST_URI"]
         told: list[Any] = []
@@ -94,6 +86,25 @@ class Objects:
             ) from error
         start_response(*told[-1])
         return answer
+
+    def holds(self, bucket: str, key: str) -> bool:
+        """Whether there is an object of this name."""
+        self._wait()
+        found = self._backend.buckets.get(bucket)
+        return found is not None and _is_object(found.keys.get(key))
+
+    def holds_below(self, bucket: str, prefix: str) -> bool:
+        """Whether there is an object whose name begins so."""
+        self._wait()
+        found = self._backend.buckets.get(bucket)
+        # A copy: other requests put and delete meanwhile.
+        keys = [] if found is None else [*found.keys]
+        return any(key.startswith(prefix) and _is_object(found.keys.get(key)) for key in keys)
+
+    def _wait(self) -> None:
+        self._loaded.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def _is_current(self, bucket: str, name: str, key: Any) -> bool:
         kept = self._backend.buckets.get(bucket)
@@ -126,132 +137,19 @@ class Objects:
         path = self._folder / quote(facts["bucket"], safe="") / facts["file"]
         put = type(backend).put_object
         key = put(backend, facts["bucket"], facts["name"], b"", facts.get("storage"), facts["etag"])
-        _fill(key, path)
+        fill(key, path)
         key.set_metadata(facts["metadata"], replace=True)
-        key.last_modified = _time(facts.get("modified"), path)
+        key.last_modified = put_time(facts.get("modified"), path)
         tag = type(backend).put_object_tagging
         tag(backend, key, facts.get("tags", {}))
 
 
-class _Disk:
-    """The files of buckets and objects."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._request = threading.local()
-        self._lock = threading.Lock()
-
-    def begin(self) -> dict[tuple[str, str], Any]:
-        """Note from now on what this thread changes: objects by their bucket and key."""
-        changed: dict[tuple[str, str], Any] = {}
-        self._request.changed = changed
-        return changed
-
-    def changed(self, bucket: str, key: Any) -> None:
-        """An object was put, and may be completed until the request ends."""
-        self._request.changed[bucket, key.name] = key
-
-    def bucket(self, name: str, region: str) -> None:
-        folder = self._folder / quote(name, safe="")
-        folder.mkdir(exist_ok=True)
-        _write(folder / ".bucket.json", json.dumps({"name": name, "region": region}).encode())
-
-    def no_bucket(self, name: str) -> None:
-        shutil.rmtree(self._folder / quote(name, safe=""), ignore_errors=True)
-
-    def put(
-        self, bucket: str, key: Any, tags: dict[str, str], is_current: Callable[[], bool]
-    ) -> None:
-        """Write an object, unless another request has replaced or deleted it meanwhile.
-
-        Raises:
-            OSError: It cannot be written; what was there before still is.
-        """
-        folder = self._folder / quote(bucket, safe="")
-        file = _file(key.name)
-        descriptor, part = tempfile.mkstemp(dir=folder, prefix=".part-")
-        try:
-            with os.fdopen(descriptor, "wb") as target:
-                whole = _copy(key, target)
-            facts = {
-                "bucket": bucket,
-                "name": key.name,
-                "file": file,
-                "etag": key._etag,  # noqa: SLF001 - of several parts: computed otherwise
-                "metadata": dict(key.metadata),
-                "modified": key.last_modified.isoformat(),
-                "storage": key.storage_class,
-                "tags": tags,
-            }
-            with self._lock:
-                if whole and is_current():
-                    Path(part).replace(folder / file)
-                    _write(folder / f".{file}.json", json.dumps(facts).encode())
-        finally:
-            Path(part).unlink(missing_ok=True)
-
-    def facts(self, bucket: str, name: str) -> dict[str, Any] | None:
-        """What is kept of an object; None for one that is not there."""
-        beside = self._folder / quote(bucket, safe="") / f".{_file(name)}.json"
-        if not beside.is_file():
-            return None
-        found: dict[str, Any] = json.loads(beside.read_text())
-        return found
-
-    def delete(self, bucket: str, name: str, is_gone: Callable[[], bool]) -> None:
-        """Remove an object, unless another request has put it again meanwhile."""
-        self._request.changed.pop((bucket, name), None)
-        folder = self._folder / quote(bucket, safe="")
-        with self._lock:
-            if is_gone():
-                for path in (folder / f".{_file(name)}.json", folder / _file(name)):
-                    path.unlink(missing_ok=True)
+def _is_object(key: Any) -> bool:
+    """With versions, a mark of deletion may stand in an object's place."""
+    return hasattr(key, "contentsize")
 
 
-def _file(name: str) -> str:
-    """A file name for any key: a key has up to 1,024 bytes, a file name 255; some are special."""
-    quoted = quote(name, safe="")
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return f"{quoted[:120]}-{digest}"
-
-
-def _copy(key: Any, target: BinaryIO) -> bool:
-    """Write an object's content; whether all of it was still there."""
-    try:
-        with key.lock:
-            buffer = key._value_buffer  # noqa: SLF001 - `value` would be all of it in memory
-            buffer.seek(0)
-            shutil.copyfileobj(buffer, target, _CHUNK_BYTES)
-    except ValueError:  # closed: the object was replaced or deleted
-        return False
-    return True
-
-
-def _fill(key: Any, path: Path) -> None:
-    with path.open("rb") as source:
-        buffer = key._value_buffer  # noqa: SLF001 - `value` would be all of it in memory
-        buffer.seek(0)
-        buffer.truncate()
-        shutil.copyfileobj(source, buffer, _CHUNK_BYTES)
-    key.contentsize = path.stat().st_size
-
-
-def _time(told: str | None, path: Path) -> dt.datetime:
-    """When an object was put, in moto's form: UTC without saying so."""
-    if told is not None:
-        return dt.datetime.fromisoformat(told)
-    # Kept by a version that did not note it.
-    put = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.timezone.utc)
-    return put.replace(tzinfo=None)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _keep(kind: Any, backend: Any, disk: _Disk) -> None:
+def _keep(kind: Any, backend: Any, disk: ObjectFiles) -> None:
     """Have every change of moto's buckets and objects written to the disk."""
     originals = {
         name: getattr(kind, name)
@@ -279,8 +177,7 @@ def _keep(kind: Any, backend: Any, disk: _Disk) -> None:
     def delete_object(bucket_name: str, key_name: str, *rest: Any, **more: Any) -> Any:
         answer = originals["delete_object"](backend, bucket_name, key_name, *rest, **more)
         kept = backend.buckets[bucket_name].keys
-        # With versions, a mark of deletion stands in its place.
-        disk.delete(bucket_name, key_name, lambda: not hasattr(kept.get(key_name), "contentsize"))
+        disk.delete(bucket_name, key_name, lambda: not _is_object(kept.get(key_name)))
         return answer
 
     def put_object_tagging(key: Any, *rest: Any, **more: Any) -> Any:

@@ -11,12 +11,18 @@ from byoc.local.training_request import MOST_HOSTS, check_uri
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from byoc.local.references import References
+
 #: Where the platform wants inputs and outputs.
 ROOT = "/opt/ml/processing"
 
 
-def check(request: Mapping[str, Any]) -> None:
+def check(request: Mapping[str, Any], references: References) -> None:
     """Refuse what SageMaker does not run, and what this machine cannot.
+
+    Args:
+        request: Fits the service model.
+        references: Looks up its image; that an input has objects shows when they are fetched.
 
     Raises:
         AwsError: ``ValidationException``, or ``ResourceLimitExceeded`` for too many hosts.
@@ -43,6 +49,7 @@ def check(request: Mapping[str, Any]) -> None:
         _check_input(one, f"processingInputs.{number}.member")
     for number, one in enumerate(outputs, 1):
         _check_output(one, f"processingOutputConfig.outputs.{number}.member")
+    references.check_image(request["AppSpecification"]["ImageUri"])
 
 
 def host_count(request: Mapping[str, Any]) -> int:

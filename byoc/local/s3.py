@@ -72,11 +72,12 @@ def below(client: Any, uri: str) -> list[Item]:
                 items.append(Item(bucket, key, key[len(base) :], found["Size"]))
     except ClientError as error:
         said = error.response["Error"].get("Message", str(error))
-        raise S3Error(_nothing(uri, bucket, f" Error message from S3: {said}")) from error
+        region = client.meta.region_name
+        raise S3Error(f"{nothing(uri, bucket, region)} Error message from S3: {said}") from error
     except BotoCoreError as error:
         raise S3Error(f"{uri} cannot be listed: {error}") from error
     if not items:
-        raise S3Error(_nothing(uri, bucket, ""))
+        raise S3Error(nothing(uri, bucket, client.meta.region_name))
     return sorted(items, key=lambda item: item.key)
 
 
@@ -222,9 +223,10 @@ def _missing(item: Item, error: Any) -> str:
     return f"{code} ({status}): {said} (s3://{item.bucket}/{item.key})"
 
 
-def _nothing(uri: str, bucket: str, more: str) -> str:
+def nothing(uri: str, bucket: str, region: str) -> str:
+    """That there is no object: AWS begins so, for a request as for a job that has failed."""
     return (
         f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that '
-        f'the bucket "{bucket}" exists in the selected region and that objects exist under that S3 '
-        f"prefix.{more}"
+        f'the bucket "{bucket}" exists in the selected region ({region}) and that objects exist '
+        "under that S3 prefix."
     )

@@ -69,7 +69,7 @@ class Server:
         self.url = f"http://{HOST}:{self._http.bind_addr[1]}"
         self._objects = Objects(home.objects, region)
         context = Context(home, self._store, region, self.url)
-        self._resources, runtime = resources(context, runner, self.log)
+        self._resources, runtime = resources(context, self._objects, runner, self.log)
         actions = {name: action for one in self._resources for name, action in one.actions.items()}
         self._application = Application(actions, runtime, self._objects, self.log)
         self._http.wsgi_app = self._application

@@ -12,6 +12,8 @@ from byoc.local.models import check_role
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from byoc.local.references import References
+
 #: More hosts than this would be a mistake on one machine.
 MOST_HOSTS = 32
 #: 28 days, which the service model does not say.
@@ -19,8 +21,12 @@ MOST_SECONDS = 2_419_200
 _KINDS = ("S3Prefix", "ManifestFile", "AugmentedManifestFile")
 
 
-def check(request: Mapping[str, Any]) -> None:
+def check(request: Mapping[str, Any], references: References) -> None:
     """Refuse what SageMaker does not run, and what this machine cannot.
+
+    Args:
+        request: Fits the service model.
+        references: Looks up its image and its channels' objects.
 
     Raises:
         AwsError: ``ValidationException``, or ``ResourceLimitExceeded`` for too many hosts.
@@ -55,6 +61,9 @@ def check(request: Mapping[str, Any]) -> None:
     for number, channel in enumerate(channels, 1):
         _check_source(channel, number, groups)
         _check_mode(channel, training_files.mode_of(request, channel))
+    references.check_image(request["AlgorithmSpecification"]["TrainingImage"])
+    for channel in channels:
+        references.check_source(channel["DataSource"]["S3DataSource"])
 
 
 def check_uri(uri: str, member: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from byoc.local.clients import Clients
     from byoc.local.journal import Journals
     from byoc.local.queue import Queue, Ticket
+    from byoc.local.references import References
     from byoc.local.store import Document
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
@@ -50,6 +51,7 @@ class TransformJobs:
         clients: Of S3.
         journals: Where output goes.
         queue: All jobs of this machine.
+        references: Looks up what requests name.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class TransformJobs:
         clients: Clients,
         journals: Journals,
         queue: Queue,
+        references: References,
     ) -> None:
         self._context, self._runner, self._log = context, runner, log
         self._shelf, self._models = Shelf(context, TRANSFORM_JOB), Shelf(context, MODEL)
         self._clients, self._journals, self._queue = clients, journals, queue
+        self._references = references
         self._jobs: dict[str, tuple[Job, Ticket, threading.Thread]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -82,6 +86,7 @@ class TransformJobs:
         """Queue a job."""
         container = container_of(self._models.get(request["ModelName"]))
         _check(request, container)
+        self._references.check_source(request["TransformInput"]["DataSource"]["S3DataSource"])
         if len(self._jobs) >= MOST_JOBS:
             raise limit_exceeded(f"{MOST_JOBS} transform jobs wait or run; stop some, or wait.")
         document = self._shelf.create(request, TransformJobStatus="InProgress", _waiting=True)

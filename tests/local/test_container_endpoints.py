@@ -101,8 +101,10 @@ def test_models_of_a_multi_model_container_are_loaded(hosted):
         assert hosted.ask("many", TargetModel=f"{name}.tar.gz")["version"] == name
 
 
-def test_an_image_that_the_engine_does_not_have_fails_the_endpoint(hosted):
+def test_an_image_that_the_engine_has_no_longer_fails_the_endpoint(hosted, docker_cli):
+    subprocess.run([docker_cli, "tag", IMAGE, "absent:1"], check=True)
     model(hosted, "absent", Image="123456789012.dkr.ecr.us-east-1.amazonaws.com/absent:1")
+    subprocess.run([docker_cli, "rmi", "absent:1"], capture_output=True, check=True)
     hosted.sagemaker.create_endpoint(EndpointName="absent", EndpointConfigName="absent")
     reason = hosted.settled("absent", "Failed")["FailureReason"]
     assert "the engine has no image" in reason

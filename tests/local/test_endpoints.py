@@ -126,7 +126,12 @@ def test_a_model_that_does_not_load_fails_the_endpoint_with_its_last_lines(hoste
 def test_model_data_that_cannot_be_had_fails_the_endpoint(hosted, request, container, words):
     name = f"data-{request.node.callspec.id}"
     hosted.put("text.tar.gz", "no archive")
+    lost = ("none.tar.gz", "nothing/weights")
+    for key in lost:
+        hosted.put(key, "there while the model is made")
     hosted.model(name, **container)
+    for key in lost:
+        hosted.s3.delete_object(Bucket="models", Key=key)
     hosted.config(name, name)
     hosted.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
     assert words in hosted.settled(name, "Failed")["FailureReason"]
@@ -250,7 +255,8 @@ def test_two_hundred_concurrent_invocations_during_an_update_lose_none(hosted):
 
 
 def test_an_update_that_fails_is_rolled_back_while_the_old_containers_serve(hosted, pair):
-    hosted.model("lost", ModelDataUrl="s3://models/none.tar.gz")
+    hosted.model("lost", ModelDataUrl=hosted.put("lost.tar.gz", "there while the model is made"))
+    hosted.s3.delete_object(Bucket="models", Key="lost.tar.gz")
     hosted.config("lost", "lost")
     before = hosted.sagemaker.describe_endpoint(EndpointName=pair)["EndpointConfigName"]
     hosted.sagemaker.update_endpoint(EndpointName=pair, EndpointConfigName="lost")

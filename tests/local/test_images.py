@@ -19,7 +19,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, name: str, *digests: str) -> images.
     """What is chosen when the engine has the image under ECR's name, with these RepoDigests."""
     attributes = {"Id": HERE, "RepoDigests": [*digests]}
     engine: Any = SimpleNamespace(
-        images=SimpleNamespace(get=lambda _: SimpleNamespace(attrs=attributes))
+        images=SimpleNamespace(get=lambda _: SimpleNamespace(attrs=attributes)),
+        close=lambda: None,
     )
     monkeypatch.setattr(images, "_engine", lambda: engine)
     return images.choose(name, "docker")

@@ -159,14 +159,17 @@ def test_all_are_deleted_by_who_deletes_while_paging(inside):
 
 
 def transform(endpoint: Endpoint, name: str) -> None:
-    """A job whose data are not there."""
-    sagemaker = endpoint.client("sagemaker")
+    """A job whose model's data are not there any more."""
+    sagemaker, s3 = endpoint.client("sagemaker"), endpoint.client("s3")
+    for key in ("no-model.tar.gz", "something"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"1")
     sagemaker.create_model(
         ModelName=name,
         PrimaryContainer={"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/no-model.tar.gz"},
         ExecutionRoleArn="arn:aws:iam::123456789012:role/local",
     )
-    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/nothing"}
+    s3.delete_object(Bucket=BUCKET, Key="no-model.tar.gz")
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/something"}
     sagemaker.create_transform_job(
         TransformJobName=name,
         ModelName=name,

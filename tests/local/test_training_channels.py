@@ -99,18 +99,28 @@ def test_an_augmented_manifest_is_a_pipe_of_its_attributes(jobs):
     assert records == [f"0xced7230a {r!r}" for r in (b"one", b"1", b"two", b"2")]
 
 
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        (f"s3://{BUCKET}/nothing/here", f's3://{BUCKET}/nothing/here" given in input data source'),
-        ("s3://no-such-bucket/x", "The specified bucket does not exist"),
-    ],
-)
-def test_data_that_are_not_there_fail_the_job(jobs, uri, words):
-    found = jobs.run("", "Failed", InputDataConfig=[channel(uri)])
-    assert found["FailureReason"].startswith("ClientError: Data download failed:No S3 objects")
-    assert words in found["FailureReason"]
-    assert transitions(found) == ["Starting", "Downloading", "Failed"]
+@pytest.mark.parametrize("bucket", [BUCKET, "bucket-that-goes"])
+def test_data_that_are_not_there_any_more_fail_the_job(jobs, tmp_path, bucket):
+    jobs.s3.create_bucket(Bucket=bucket)
+    jobs.s3.put_object(Bucket=bucket, Key="lost/1", Body=b"1")
+    gate = tmp_path / "gate"
+    before = jobs.start(
+        f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+    )
+    name = jobs.start("", InputDataConfig=[channel(f"s3://{bucket}/lost/")])
+    jobs.s3.delete_object(Bucket=bucket, Key="lost/1")
+    if bucket != BUCKET:
+        jobs.s3.delete_bucket(Bucket=bucket)
+    gate.touch()
+    jobs.wait(before, "Completed")
+    found = jobs.wait(name, "Failed")
+    assert found["FailureReason"].startswith(
+        "ClientError: Data download failed:No S3 objects found under S3 URL "
+        f'"s3://{bucket}/lost/" given in input data source'
+    )
+    missing = "The specified bucket does not exist" in found["FailureReason"]
+    assert missing == (bucket != BUCKET)
+    assert transitions(found)[-2:] == ["Downloading", "Failed"]
 
 
 def test_an_object_that_a_manifest_names_in_vain_fails_the_job(jobs):

@@ -21,13 +21,16 @@ from tests.local.jobs import (
 )
 
 
-def test_an_image_that_does_not_exist_fails_the_job(tmp_path, own_endpoint):
+def test_an_image_that_no_engine_runs_fails_the_job(tmp_path, own_endpoint):
     own_endpoint.runner = "docker"
+    own_endpoint.environ["DOCKER_HOST"] = f"unix://{tmp_path}/no-engine.sock"
     own_endpoint.start()
     jobs = Jobs(own_endpoint, tmp_path)
     found = jobs.run("", "Failed", algorithm={"TrainingImage": "byoc-no-such-image:1"})
-    assert found["FailureReason"].startswith("ClientError: Cannot access the image: ")
-    assert "byoc-no-such-image:1" in found["FailureReason"]
+    assert found["FailureReason"] == (
+        "ClientError: Cannot access the image: no Docker engine answers, so the image "
+        "byoc-no-such-image:1 cannot be run"
+    )
 
 
 def test_a_killed_endpoint_fails_what_ran_and_runs_what_waited(tmp_path, own_endpoint):

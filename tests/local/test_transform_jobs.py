@@ -208,9 +208,7 @@ def test_a_wrong_request_is_refused(hosted, change, words):
     assert words in told["Message"]
 
 
-def test_missing_data_and_models_fail_the_job(hosted, run):
-    description, _ = run("nothing/")
-    assert "No S3 objects found" in description["FailureReason"]
+def test_a_broken_model_fails_the_job(hosted, run):
     hosted.model("broken", ModelDataUrl=hosted.put("b.tar.gz", archive(files("b", broken="x"))))
     hosted.put("set/y.csv", "three")
     description, _ = run("set", ModelName="broken")
