@@ -16,6 +16,7 @@ import pytest
 
 from byoc import image_facts, main
 from byoc.aws import Aws
+from tests.byoc import registries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +134,19 @@ def digits(tmp_path: Path) -> Path:
         struct.pack(">HBBI", 0, 8, 1, 5) + bytes(range(5))
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a registry's certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    registries.sign(folder)
+    return folder
+
+
+@pytest.fixture
+def fake(certificate: Path) -> Iterator[registries.FakeRegistry]:
+    """A registry that says what it is told to."""
+    registry = registries.FakeRegistry(certificate)
+    yield registry
+    registry.close()
