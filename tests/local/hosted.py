@@ -226,3 +226,12 @@ def kill(root: Path | str) -> None:
     while processes(root):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def one_and_two(server: Endpoint) -> Hosted:
+    """Models ``one`` and ``two``, and a configuration of each."""
+    made = Hosted(server)
+    for name in ("one", "two"):
+        made.model(name, Environment={"GIVEN": f"to {name}"})
+        made.config(name, name)
+    return made
