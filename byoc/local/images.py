@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +12,10 @@ if TYPE_CHECKING:
 
 #: ``ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME``, in any partition (contract section 15).
 _ECR = re.compile(r"^\d{12}\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/(?P<name>.+)$")
+#: What a name may consist of, as it becomes part of a path of the engine's API; the engine itself
+#: is stricter, and says so.
+_NAME = re.compile(r"\w(?:(?!\.\.)[\w.:/@+-])*", re.ASCII)
+_BAD_NAME = "invalid reference format"
 
 
 class ImageError(Exception):
@@ -73,13 +76,15 @@ def _found(client: Any, name: str) -> Chosen:
     import docker  # noqa: PLC0415 - of the extra control
 
     for candidate in candidates(name):
+        if not _NAME.fullmatch(candidate):
+            continue
         try:
             found = client.images.get(candidate)
-        except docker.errors.ImageNotFound:
+        except docker.errors.NotFound:
             continue
         except (docker.errors.DockerException, OSError) as error:
-            if getattr(error, "status_code", 0) == HTTPStatus.BAD_REQUEST:
-                continue  # no image can have such a name
+            if _BAD_NAME in str(error):
+                continue
             raise ImageError(f"the engine does not say whether it has {name}: {error}") from error
         digest = _digest(found.attrs, [name, candidate])
         return Chosen(candidate, f"runner docker: image {candidate}", digest)
@@ -117,7 +122,11 @@ def _engine() -> Any | None:
 
     try:
         client = docker.from_env(timeout=5)
+    except (docker.errors.DockerException, OSError):
+        return None
+    try:
         client.ping()
     except (docker.errors.DockerException, OSError):
+        client.close()
         return None
     return client

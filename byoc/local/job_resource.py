@@ -55,7 +55,8 @@ class Sort:
         word: ``Training`` or ``Processing``: how its operations and members begin.
         status: Its states.
         life: What runs one.
-        check: Refuses requests.
+        check: Refuses requests by what they say.
+        look_up: Refuses requests by what they name, which is not there.
         summary: Members of a list's entries.
     """
 
@@ -63,7 +64,8 @@ class Sort:
     word: str
     status: Status
     life: Callable[[Tools, Shelf, Job, Path], JobLife]
-    check: Callable[[Mapping[str, Any], References], None]
+    check: Callable[[Mapping[str, Any]], None]
+    look_up: Callable[[Mapping[str, Any], References], None]
     summary: tuple[str, ...]
 
 
@@ -96,7 +98,9 @@ class JobResource:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep it, and give it its place in the queue."""
-        self._sort.check(request, self._tools.references)
+        self._sort.check(request)
+        self._shelf.check_free(request[self._name])
+        self._sort.look_up(request, self._tools.references)
         with self._lock:
             document = self._shelf.create(request, **self._status.new(request))
             self._jobs.start(request[self._name], request)

@@ -48,7 +48,8 @@ class Models:
         for container in containers:
             if not container.get("Image") and not container.get("ModelPackageName"):
                 raise invalid("A container needs an Image or a ModelPackageName.")
-            self._references.check_container(container)
+        self._shelf.check_free(request["ModelName"])
+        self._references.check_containers(containers)
         document = self._shelf.create(request)
         return {"ModelArn": document["ModelArn"]}
 

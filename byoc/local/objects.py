@@ -88,13 +88,21 @@ class Objects:
         return answer
 
     def holds(self, bucket: str, key: str) -> bool:
-        """Whether there is an object of this name."""
+        """Whether there is an object of this name.
+
+        Raises:
+            Exception: moto could not be loaded.
+        """
         self._wait()
         found = self._backend.buckets.get(bucket)
         return found is not None and _is_object(found.keys.get(key))
 
     def holds_below(self, bucket: str, prefix: str) -> bool:
-        """Whether there is an object whose name begins so."""
+        """Whether there is an object whose name begins so.
+
+        Raises:
+            Exception: moto could not be loaded.
+        """
         self._wait()
         found = self._backend.buckets.get(bucket)
         # A copy: other requests put and delete meanwhile.

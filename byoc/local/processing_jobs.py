@@ -18,6 +18,7 @@ SORT = Sort(
     processing_status,
     ProcessingRun,
     processing_request.check,
+    processing_request.look_up,
     (
         "ProcessingJobName", "ProcessingJobArn", "CreationTime", "ProcessingEndTime",
         "LastModifiedTime", "ProcessingJobStatus", "FailureReason", "ExitMessage",

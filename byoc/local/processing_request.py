@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 ROOT = "/opt/ml/processing"
 
 
-def check(request: Mapping[str, Any], references: References) -> None:
+def check(request: Mapping[str, Any]) -> None:
     """Refuse what SageMaker does not run, and what this machine cannot.
-
-    Args:
-        request: Fits the service model.
-        references: Looks up its image; that an input has objects shows when they are fetched.
 
     Raises:
         AwsError: ``ValidationException``, or ``ResourceLimitExceeded`` for too many hosts.
@@ -49,6 +45,14 @@ def check(request: Mapping[str, Any], references: References) -> None:
         _check_input(one, f"processingInputs.{number}.member")
     for number, one in enumerate(outputs, 1):
         _check_output(one, f"processingOutputConfig.outputs.{number}.member")
+
+
+def look_up(request: Mapping[str, Any], references: References) -> None:
+    """Refuse a checked request whose image is not there; inputs are looked for by the job.
+
+    Raises:
+        AwsError: ``ValidationException``.
+    """
     references.check_image(request["AppSpecification"]["ImageUri"])
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from byoc.local import images, s3
 from byoc.local.faults import invalid
+from byoc.local.hosting import model_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from byoc.local.objects import Objects
 
@@ -42,36 +43,45 @@ class References:
         """Of a channel of a training job, or the input of a transform job.
 
         Args:
-            source: An ``S3DataSource`` whose URI is one.
+            source: An ``S3DataSource`` whose URI has been checked.
 
         Raises:
             AwsError: There is no object.
         """
         uri = source["S3Uri"]
         bucket, key = s3.split(uri)
-        whole = source["S3DataType"] == "ManifestFile"
-        if not (self._objects.holds if whole else self._objects.holds_below)(bucket, key):
+        prefix = source["S3DataType"] == "S3Prefix"  # the other types are manifests: one object
+        if not (self._objects.holds_below if prefix else self._objects.holds)(bucket, key):
             raise invalid(s3.nothing(uri, bucket, self._region))
 
-    def check_container(self, container: Mapping[str, Any]) -> None:
+    def check_containers(self, containers: Sequence[Mapping[str, Any]]) -> None:
         """Of a model.
 
         Raises:
-            AwsError: The engine does not have its image, or S3 its data. Below the prefix of a
+            AwsError: The engine does not have an image, or S3 not the data. Below the prefix of a
                 multi-model container models come and go.
         """
-        image = container.get("Image", "")
-        if image and (why := self._no_image(image)):
-            raise invalid(f"Requested image {image} not found. Locally, {why}.")
-        if container.get("Mode") == "MultiModel":
-            return
+        for container in containers:
+            if container.get("Mode") != "MultiModel":
+                self._check_data(container)
+        for image in {container.get("Image", ""): None for container in containers}:
+            if image and (why := self._no_image(image)):
+                raise invalid(f"Requested image {image} not found. Locally, {why}.")
+
+    def _check_data(self, container: Mapping[str, Any]) -> None:
         source = container.get("ModelDataSource", {}).get("S3DataSource")
         uri = source["S3Uri"] if source else container.get("ModelDataUrl", "")
-        if not uri.startswith("s3://"):
+        if not uri:
             return
-        bucket, key = s3.split(uri)
-        whole = source is None or source["S3DataType"] == "S3Object"
-        if not (self._objects.holds if whole else self._objects.holds_below)(bucket, key):
+        try:
+            bucket, key = s3.split(uri)
+        except s3.S3Error as error:
+            raise invalid(f"Locally, model data are taken from S3 URIs only: {error}.") from None
+        if model_data.is_object(container):
+            found = self._objects.holds(bucket, key)
+        else:
+            found = self._objects.holds_below(bucket, model_data.folder_of(key))
+        if not found:
             raise invalid(f"Could not find model data at {uri}.")
 
     def _no_image(self, name: str) -> str:

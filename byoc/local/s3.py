@@ -224,7 +224,11 @@ def _missing(item: Item, error: Any) -> str:
 
 
 def nothing(uri: str, bucket: str, region: str) -> str:
-    """That there is no object: AWS begins so, for a request as for a job that has failed."""
+    """That there is no object, for a request as for a job that has failed.
+
+    The first sentence is SageMaker's (github.com/aws/amazon-sagemaker-examples/issues/2489); the
+    second goes on there with the permissions of the role, which nobody looks at here.
+    """
     return (
         f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that '
         f'the bucket "{bucket}" exists in the selected region ({region}) and that objects exist '

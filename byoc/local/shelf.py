@@ -45,6 +45,15 @@ class Shelf:
         except ExistsError:
             raise self._taken(arn) from None
 
+    def check_free(self, name: str) -> None:
+        """Refuse a name before anything else is looked at that takes time.
+
+        Raises:
+            AwsError: It is taken.
+        """
+        if self.find(name) is not None:
+            raise self._taken(self.arn(name))
+
     def get(self, name: str) -> Document:
         """The document.
 

@@ -18,6 +18,7 @@ SORT = Sort(
     training_status,
     TrainingRun,
     training_request.check,
+    training_request.look_up,
     (
         "TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingEndTime",
         "LastModifiedTime", "TrainingJobStatus", "SecondaryStatus",

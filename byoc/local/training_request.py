@@ -21,12 +21,8 @@ MOST_SECONDS = 2_419_200
 _KINDS = ("S3Prefix", "ManifestFile", "AugmentedManifestFile")
 
 
-def check(request: Mapping[str, Any], references: References) -> None:
+def check(request: Mapping[str, Any]) -> None:
     """Refuse what SageMaker does not run, and what this machine cannot.
-
-    Args:
-        request: Fits the service model.
-        references: Looks up its image and its channels' objects.
 
     Raises:
         AwsError: ``ValidationException``, or ``ResourceLimitExceeded`` for too many hosts.
@@ -61,8 +57,16 @@ def check(request: Mapping[str, Any], references: References) -> None:
     for number, channel in enumerate(channels, 1):
         _check_source(channel, number, groups)
         _check_mode(channel, training_files.mode_of(request, channel))
+
+
+def look_up(request: Mapping[str, Any], references: References) -> None:
+    """Refuse a checked request whose image or data are not there.
+
+    Raises:
+        AwsError: ``ValidationException``.
+    """
     references.check_image(request["AlgorithmSpecification"]["TrainingImage"])
-    for channel in channels:
+    for channel in request.get("InputDataConfig", ()):
         references.check_source(channel["DataSource"]["S3DataSource"])
 
 

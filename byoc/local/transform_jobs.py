@@ -86,6 +86,7 @@ class TransformJobs:
         """Queue a job."""
         container = container_of(self._models.get(request["ModelName"]))
         _check(request, container)
+        self._shelf.check_free(request["TransformJobName"])
         self._references.check_source(request["TransformInput"]["DataSource"]["S3DataSource"])
         if len(self._jobs) >= MOST_JOBS:
             raise limit_exceeded(f"{MOST_JOBS} transform jobs wait or run; stop some, or wait.")

@@ -106,21 +106,24 @@ class Optimizer:
     def _formed(self, form: Form, shape: tuple[Any, ...], data: Any) -> Any:
         """The form's answer, or the model's own: what it has against an input, it says itself.
 
-        A scripted form raises ``torch.jit.Error`` where the model raises an error of its own.
+        A scripted form raises ``torch.jit.Error`` where the model raises an error of its own. No
+        form stands for a model that changes its input: the comparison would have found it out.
         """
         try:
             return form.forward(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the model decides
-            failure = error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise  # for the predictor, which tries smaller batches
+            # Not the error itself, whose frames hold what the pass has computed.
+            failure = _line(error)
         answer = self._model(data)
-        if not is_out_of_memory(failure):
-            self._shapes[shape] = False
-            log.warning(
-                "inputs of shape [N, %s] are answered by the model as loaded: %s failed: %s",
-                ", ".join(map(str, shape[1:])),
-                form.name,
-                _line(failure),
-            )
+        self._shapes[shape] = False
+        log.warning(
+            "inputs of shape [N, %s] are answered by the model as loaded: %s failed: %s",
+            ", ".join(map(str, shape[1:])),
+            form.name,
+            failure,
+        )
         return answer
 
     def _begin(self, data: Any) -> None:

@@ -14,10 +14,15 @@ _DEVICE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS_EXECUTION_FAILED")
 #: How TorchScript's interpreter begins (torch/csrc/jit/runtime/interpreter.cpp), and where in its
 #: source listing the line that failed is marked.
 _SCRIPT, _MARK = "The following operation failed in the TorchScript interpreter", "<--- HERE\n"
-#: The error below the listing, by class and words; an assertion's is called a RuntimeError first.
+#: The error below the listing, by class and words; some are called RuntimeErrors first.
 _RAISED = re.compile(
-    r"^(?:RuntimeError: (?=AssertionError))?(?:\w+\.)*(\w+): ?(.*)\Z", re.MULTILINE | re.DOTALL
+    r"^(?:RuntimeError: (?=(?:Assertion|Key)Error: ))?(?:\w+\.)*(\w+): ?(.*)\Z",
+    re.MULTILINE | re.DOTALL,
 )
+
+
+class ScriptError(RuntimeError):
+    """A scripted model raised what cannot be told in a class of Python's."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -42,10 +47,11 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def as_raised(error: Exception) -> Exception:
-    """The error that a scripted model would have raised in Python; any other comes back itself.
+    """What a scripted model's source raised, as far as that is kept; any other error itself.
 
     The interpreter wraps a listing of the source around the words, which would be taken for words
-    of the error, and makes ``torch.jit.Error`` of whatever the source raises.
+    of the error, and makes ``torch.jit.Error`` of whatever the source raises. Lost are the classes
+    of errors out of operators (an IndexError is a RuntimeError there) and of the model's own.
     """
     text = str(error)
     if not text.startswith(_SCRIPT):
@@ -59,4 +65,4 @@ def as_raised(error: Exception) -> Exception:
             raised: Exception = kind(words)
             return raised.with_traceback(error.__traceback__)
     # A class of the model's own, or one that wants more than words, as UnicodeDecodeError does.
-    return RuntimeError(f"{found[1]}: {words}")
+    return ScriptError(f"{found[1]}: {words}")

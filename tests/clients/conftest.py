@@ -138,11 +138,13 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     """A server of its own, with an endpoint that is being created."""
+    from tests.clients.inside import put_no_manifest
     from tests.local.hosted import Hosted
 
     made = Endpoint(tmp_path_factory.mktemp("home"))
     made.start()
     found = Hosted(made)
+    put_no_manifest(found)
     found.model("real")
     found.config("real", "real")
     yield found

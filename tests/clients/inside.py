@@ -12,12 +12,13 @@ from tests.local.hosted import IMAGE, Hosted
 
 INVOCATIONS = ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
 OUTPUT = {"S3OutputPath": "s3://nowhere/out"}
+NO_MANIFEST = "s3://no-manifests/none"
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 
 
 def training(name: str, **changes: Any) -> dict[str, Any]:
-    """A job that fails at once, since its data are not there."""
-    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://nowhere/data"}
+    """A job that fails at once, since its manifest is none."""
+    source = {"S3DataType": "ManifestFile", "S3Uri": NO_MANIFEST}
     return {
         "TrainingJobName": name,
         "RoleArn": ROLE,
@@ -50,10 +51,10 @@ def processing(name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def transform(
-    name: str, model: str, uri: str = "s3://nowhere/in", **changes: Any
-) -> dict[str, Any]:
-    source = {"S3DataType": "S3Prefix", "S3Uri": uri}
+def transform(name: str, model: str, uri: str = "", **changes: Any) -> dict[str, Any]:
+    """A job that fails at once, unless it is given data."""
+    kind = "S3Prefix" if uri else "ManifestFile"
+    source = {"S3DataType": kind, "S3Uri": uri or NO_MANIFEST}
     return {
         "TransformJobName": name,
         "ModelName": model,
@@ -67,20 +68,35 @@ def transform(
     }
 
 
+def put_no_manifest(hosted: Hosted) -> None:
+    """Store what the jobs above want."""
+    bucket, _, key = NO_MANIFEST.removeprefix("s3://").partition("/")
+    hosted.s3.create_bucket(Bucket=bucket)
+    hosted.s3.put_object(Bucket=bucket, Key=key, Body=b"no manifest")
+
+
 class Inside(Hosted):
     """A server in this process, over HTTP as any: its store can be filled, its limits lowered."""
 
     def __init__(self, home: Path) -> None:
         self.http = Server(Home(home), 0, REGION, "process")
         self.store = self.http._store
-        threading.Thread(target=self.http._http.serve, daemon=True).start()
+        for work in (self.http._objects.load, self.http._http.serve):
+            threading.Thread(target=work, daemon=True).start()
         super().__init__(Endpoint(home, url=self.http.url))
+        put_no_manifest(self)
 
     def close(self) -> None:
         self.http._http.stop()
         for resource in self.http._resources:
             resource.close()
         self.store.close()
+        # moto's state is the process's; the next server here has its own.
+        from moto.iam.models import iam_backends
+        from moto.s3.models import s3_backends
+
+        iam_backends.reset()
+        s3_backends.reset()
 
     def keep(self, kind: str, **document: Any) -> None:
         """Put a resource into the store, as if something had made it."""

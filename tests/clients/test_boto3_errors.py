@@ -87,7 +87,7 @@ def too_many_at_once(inside: Inside, action: str) -> None:
 
 
 def beyond_limits(inside: Inside, action: str, name: str) -> None:
-    inside.model(name, ModelDataUrl="s3://nowhere/model.tar.gz")
+    inside.model(name)
     if action == "CreateTransformJob":
         inside.sagemaker.create_transform_job(**transform(name, name))
         return

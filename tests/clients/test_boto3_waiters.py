@@ -140,7 +140,8 @@ def test_a_waiter_fails_when_what_it_waits_for_fails_or_is_not_there(hosted, wai
 
     client = hosted.sagemaker
     if member == "EndpointName":
-        hosted.model("failing", ModelDataUrl="s3://models/none.tar.gz")
+        hosted.model("failing")
+        hosted.s3.delete_object(Bucket="models", Key="failing/model.tar.gz")
         hosted.config("failing", "failing")
         client.create_endpoint(EndpointName="failing", EndpointConfigName="failing")
     elif member == "TrainingJobName":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,21 +127,52 @@ def test_jobs_without_data_are_refused(stored, bucket, key, kind):
     assert sagemaker.list_transform_jobs()["TransformJobSummaries"] == []
 
 
+def data(uri: str, kind: str, compression: str = "None") -> dict[str, Any]:
+    where = {"S3Uri": uri, "S3DataType": kind, "CompressionType": compression}
+    return {"ModelDataSource": {"S3DataSource": where}} if kind else {"ModelDataUrl": uri}
+
+
 @pytest.mark.parametrize(
-    ("uri", "kind"),
+    ("uri", "how"),
     [
-        ("s3://references/data/2", ""),
-        ("s3://references/data", ""),
-        ("s3://no-such-bucket/model.tar.gz", ""),
-        ("s3://references/nothing/", "S3Prefix"),
-        ("s3://references/data/", "S3Object"),
+        ("s3://references/data/2", ("",)),
+        ("s3://references/data", ("",)),
+        ("s3://no-such-bucket/model.tar.gz", ("",)),
+        ("s3://references/nothing/", ("S3Prefix",)),
+        ("s3://references/dat", ("S3Prefix",)),
+        ("s3://references/data", ("S3Prefix", "Gzip")),
+        ("s3://references/data/", ("S3Object",)),
     ],
 )
-def test_models_without_data_are_refused(stored, uri, kind):
-    where = {"S3Uri": uri, "S3DataType": kind, "CompressionType": "None"}
-    container: Any = {"ModelDataSource": {"S3DataSource": where}} if kind else {"ModelDataUrl": uri}
-    assert told(model, stored, **container) == f"Could not find model data at {uri}."
+def test_models_without_data_are_refused(stored, uri, how):
+    expected = f"Could not find model data at {uri}."
+    assert told(model, stored, **data(uri, *how)) == expected
+    several = [{"Image": IMAGE, **data("s3://references/data", "S3Prefix")}]
+    several.append({"Image": IMAGE, **data(uri, *how)})
+    create = stored.client("sagemaker").create_model
+    message = told(create, ModelName="refused", ExecutionRoleArn=ROLE, Containers=several)
+    assert message == expected
     assert stored.client("sagemaker").list_models()["Models"] == []
+
+
+def test_model_data_are_taken_from_s3_uris_only(stored):
+    uri = "https://s3.amazonaws.com/references/data/1"
+    message = told(model, stored, ModelDataUrl=uri)
+    assert message.startswith(f"Locally, model data are taken from S3 URIs only: {uri} is no S3")
+
+
+def test_a_name_that_is_taken_is_told_first(stored):
+    model(stored)
+    message = told(model, stored, ModelDataUrl="s3://references/nothing")
+    assert "already existing" in message
+    stored.client("sagemaker").delete_model(ModelName="refused")
+
+
+def test_whether_an_engine_has_an_image_is_asked_when_one_answers(tmp_path, own_endpoint):
+    own_endpoint.runner = "docker"
+    own_endpoint.environ["DOCKER_HOST"] = f"unix://{tmp_path}/no-engine.sock"
+    own_endpoint.start()
+    model(own_endpoint)
 
 
 def test_models_of_which_the_data_come_and_go_are_not_refused(stored):
@@ -154,10 +187,22 @@ def test_images_that_the_engine_does_not_have_are_refused(docker_endpoint):
         assert message.startswith(f"Cannot find the requested image: {IMAGE}. Locally, {hint}")
     message = told(model, docker_endpoint)
     assert message.startswith(f"Requested image {IMAGE} not found. Locally, {hint}")
-    # A name that no image can have.
-    message = told(model, docker_endpoint, "Not/An_Image")
-    assert message.startswith("Requested image Not/An_Image not found.")
+    for name in ("Not/An_Image", "a/../../containers/json", "../_ping"):
+        message = told(model, docker_endpoint, name)
+        assert message.startswith(f"Requested image {name} not found.")
     sagemaker = docker_endpoint.client("sagemaker")
     assert sagemaker.list_models()["Models"] == []
     assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
     assert sagemaker.list_processing_jobs()["ProcessingJobSummaries"] == []
+
+
+@pytest.mark.parametrize("host", ["", "123456789012.dkr.ecr.us-east-1.amazonaws.com/"])
+def test_an_image_that_the_engine_has_is_found_by_either_name(docker_endpoint, docker_cli, host):
+    tar = subprocess.run(["tar", "c", "--files-from", "/dev/null"], stdout=PIPE, check=True).stdout
+    name = "byoc-references:1"
+    subprocess.run([docker_cli, "import", "-", name], input=tar, stdout=PIPE, check=True)
+    try:
+        model(docker_endpoint, f"{host}{name}")
+    finally:
+        subprocess.run([docker_cli, "rmi", name], stdout=PIPE, check=True)
+    docker_endpoint.client("sagemaker").delete_model(ModelName="refused")

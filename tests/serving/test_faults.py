@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from byoc_serving.errors import RefusedByModelError, UnavailableError
+from byoc_serving.errors import InternalError, RefusedByModelError, UnavailableError
 from byoc_serving.exchange import Invocation
 from byoc_serving.faults import classify
 from byoc_serving.torch_errors import as_raised, is_out_of_memory
@@ -35,6 +35,8 @@ class Refusing(torch.nn.Module):
             raise KeyError("four")
         if way == 5:
             raise NotImplementedError("five")
+        if way == 6:
+            return x * {"there": 1.0}["not"]
         answer: torch.Tensor = self.linear(x)
         return answer
 
@@ -51,10 +53,10 @@ def raised(model: Any, data: torch.Tensor) -> Exception:
     return caught.value
 
 
-WAYS = [torch.tensor([[way, 0.0]]) for way in (1.0, 2.0, 3.0, 4.0, 5.0)] + [torch.zeros(1, 3)]
+WAYS = [torch.tensor([[way, 0.0]]) for way in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)] + [torch.zeros(1, 3)]
 
 
-@pytest.mark.parametrize("data", WAYS, ids=["1", "2", "3", "4", "5", "shape"])
+@pytest.mark.parametrize("data", WAYS, ids=["1", "2", "3", "4", "5", "6", "shape"])
 def test_scripted_model_raises_what_the_plain_one_does(data):
     plain = raised(Refusing(), data)
     for model in (scripted(Refusing()), torch.jit.freeze(scripted(Refusing()))):
@@ -74,13 +76,35 @@ def test_what_is_no_error_of_a_script_stays_itself():
 
 
 @pytest.mark.parametrize("default_predict", [True, False])
-@pytest.mark.parametrize("data", WAYS, ids=["1", "2", "3", "4", "5", "shape"])
+@pytest.mark.parametrize("data", WAYS, ids=["1", "2", "3", "4", "5", "6", "shape"])
 def test_scripted_model_is_classified_as_the_plain_one(data, default_predict):
     seen = [
         classify("predict", raised(model, data), Invocation([]), default_predict=default_predict)
         for model in (Refusing(), scripted(Refusing()))
     ]
     assert (type(seen[0]), str(seen[0])) == (type(seen[1]), str(seen[1]))
+
+
+class OwnError(Exception):
+    """A model's own."""
+
+
+class Own(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() >= 0):
+            raise OwnError("of this size")
+        return x
+
+
+@pytest.mark.parametrize("default_predict", [True, False])
+def test_class_of_the_models_own_is_lost_in_a_script(default_predict):
+    error = raised(scripted(Own()), torch.zeros(1, 1))
+    fault = classify("predict", error, Invocation([]), default_predict=default_predict)
+    if default_predict:
+        assert isinstance(fault, RefusedByModelError)
+        assert "OwnError: of this size" in str(fault)
+    else:
+        assert isinstance(fault, InternalError)
 
 
 def test_memory_that_ran_out_inside_a_script_is_told_as_such():

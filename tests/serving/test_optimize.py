@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any, NoReturn
 
 import pytest
@@ -215,6 +216,49 @@ def test_form_that_fails_later_where_the_model_does_not_is_given_up(monkeypatch,
     assert asked == [2]
     assert caplog.text.count("[N, 4096] are answered by the model as loaded: partial failed") == 1
     assert "RuntimeError: no kernel for 13" in caplog.text
+
+
+def test_memory_that_a_form_runs_out_of_is_left_to_the_predictor(monkeypatch):
+    def make(_: Any) -> Form:
+        def forward(data: Any) -> Any:
+            if data[0, 0] == 13:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return torch.zeros(len(data), 1)
+
+        return Form("large", forward)
+
+    monkeypatch.setitem(MAKERS, "freeze", (make,))
+    optimizer = optimized(Zero(), torch.ones(1, 4096))
+    assert optimizer.chosen == ("large", "large")
+    with torch.inference_mode():
+        with pytest.raises(torch.OutOfMemoryError):
+            optimizer(torch.full((2, 4096), 13.0))
+        assert optimizer._shapes == {(torch.float32, 4096): True}
+
+
+def test_what_a_failed_pass_has_computed_is_gone_when_the_model_is_asked(monkeypatch):
+    computed: list[Any] = []
+
+    class Watching(Zero):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert all(one() is None for one in computed)
+            return super().forward(images)
+
+    def make(_: Any) -> Form:
+        def forward(data: Any) -> Any:
+            if data[0, 0] == 13:
+                activations = torch.zeros(1000)
+                computed.append(weakref.ref(activations))
+                raise RuntimeError("no kernel for 13")
+            return torch.zeros(len(data), 1)
+
+        return Form("partial", forward)
+
+    monkeypatch.setitem(MAKERS, "freeze", (make,))
+    optimizer = optimized(Watching(), torch.ones(1, 4096))
+    with torch.inference_mode():
+        optimizer(torch.full((2, 4096), 13.0))
+    assert len(computed) == 1
 
 
 def test_numbers_of_tokens_are_left_alone():

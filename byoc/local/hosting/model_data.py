@@ -59,6 +59,19 @@ def fetch_archive(url: str, target: Path, s3: Any) -> None:
         archive.unlink(missing_ok=True)
 
 
+def is_object(container: Mapping[str, Any]) -> bool:
+    """Whether a container's data are one object; else they are what lies below a prefix."""
+    source = container.get("ModelDataSource", {}).get("S3DataSource")
+    return (
+        source is None or source["S3DataType"] == "S3Object" or source["CompressionType"] == "Gzip"
+    )
+
+
+def folder_of(prefix: str) -> str:
+    """What the keys of a model's files begin with; empty for a whole bucket."""
+    return prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+
+
 def remove(folder: Path) -> None:
     """Delete a folder that may be read-only."""
     if folder.is_dir():
@@ -79,7 +92,7 @@ def _fetch_source(source: Mapping[str, Any], target: Path, s3: Any) -> None:
     if kind == "S3Object":
         _download(uri, bucket, prefix, target / PurePosixPath(prefix).name, s3)
     else:
-        prefix = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+        prefix = folder_of(prefix)
         keys = _keys(uri, bucket, prefix, s3)
         if not keys:
             raise ModelDataError(
