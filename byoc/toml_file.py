@@ -44,7 +44,9 @@ def read(path: Path) -> dict[str, Any]:
         words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"cannot read {path}: {words}") from error
     except toml.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is no TOML: {error}") from error
+        raise SettingsError(
+            f"{path} is no TOML ({error}); expected a file of options, as --help shows it"
+        ) from error
     known(content, (*COMMON, *TABLES), str(path))
     for name in COMMON:
         if not isinstance(content.get(name, ""), str):
