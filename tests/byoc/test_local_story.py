@@ -124,8 +124,10 @@ def test_a_job_is_stopped(byoc, local, tmp_path, digits):
 
 def test_ctrl_c_ends_the_wait_and_not_the_job(byoc, local, tmp_path, digits):
     words = (*job(tmp_path, digits, "waited"), "-e", "SLOW=1", "--wait")
+    # A shell starts its background jobs with SIGINT ignored, and the tests may be one.
+    shell = ("env", "--default-signal=INT")
     with subprocess.Popen(
-        [sys.executable, "-m", "byoc.main", *words], stdout=subprocess.PIPE, text=True
+        [*shell, sys.executable, "-m", "byoc.main", *words], stdout=subprocess.PIPE, text=True
     ) as waiting:
         assert waiting.stdout is not None
         for line in waiting.stdout:
