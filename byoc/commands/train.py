@@ -113,7 +113,10 @@ def command(  # noqa: PLR0913 - a command has as many arguments as options
       byoc train --data training=data/mnist --hyperparameter epochs=1 --wait
       byoc train --image sagemaker-byoc-training:latest -t ml.g5.xlarge --spot \\
                  --data training=s3://bucket/mnist/ -p epochs=14 --max-time 1h
+      byoc train --data code=src -p sagemaker_program=train.py -p lr=0.1 --wait
       byoc train job.toml --dry-run
+
+    Without a program of your own, in the channel code, the image's runs.
 
     FILE is a TOML file; its table [train] has the options' names, with [train.data],
     [train.hyperparameters], [train.environment] and [train.tags].

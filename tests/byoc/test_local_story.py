@@ -141,6 +141,22 @@ def test_ctrl_c_ends_the_wait_and_not_the_job(byoc, local, tmp_path, digits):
     assert byoc("stop", "waited", "--wait").code == 0
 
 
+def test_a_program_of_ones_own_goes_along_as_the_channel_code(byoc, local, tmp_path, digits):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "mine.py").write_text("import sys\nprint('mine', *sys.argv[1:])\n")
+    words = (
+        "--data",
+        f"code={tmp_path / 'src'}",
+        "-p",
+        "sagemaker_program=mine.py",
+        "-p",
+        "lr=0.5",
+    )
+    done = byoc("train", "--name", "own", "--data", f"training={digits}", *words, "--wait")
+    assert done.code == 0, done
+    assert "  | mine --lr 0.5" in done.out.splitlines()
+
+
 @pytest.mark.slow
 def test_the_whole_story(byoc, local, tmp_path, digits):
     assert byoc(*job(tmp_path, digits, "story"), "--wait").code == 0
