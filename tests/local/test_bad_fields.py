@@ -77,7 +77,11 @@ class Raw:
 
 @pytest.fixture(scope="module")
 def raw(endpoint: Endpoint) -> Iterator[Raw]:
-    made = Raw(endpoint)
+    made, s3 = Raw(endpoint), endpoint.client("s3")
+    bucket = BUCKET.removeprefix("s3://")
+    s3.create_bucket(Bucket=bucket)
+    for key in ("model.tar.gz", "data", "in"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"wrong")
     yield made
     made.connection.close()
 
@@ -105,12 +109,13 @@ def test_a_wrong_field_is_named_and_leaves_nothing(raw, case):
     assert raw.faults() == faults
 
 
-BUCKET = "s3://no-such-bucket"
+#: Of objects that are there, and are neither an archive nor manifests.
+BUCKET = "s3://wrong-data"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
 CHANNEL = {
     "ChannelName": "training",
-    "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{BUCKET}/data"}},
+    "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": f"{BUCKET}/data"}},
 }
 VARIANT = {
     "VariantName": "one",
@@ -140,7 +145,7 @@ CORRECT: dict[str, dict[str, Any]] = {
         "TransformJobName": "correct",
         "ModelName": "correct",
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{BUCKET}/in"}}
+            "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": f"{BUCKET}/in"}}
         },
         "TransformOutput": {"S3OutputPath": f"{BUCKET}/out"},
         "TransformResources": CLUSTER,
@@ -156,7 +161,7 @@ CORRECT: dict[str, dict[str, Any]] = {
                 "S3Input": {
                     "S3Uri": f"{BUCKET}/in",
                     "LocalPath": "/opt/ml/processing/in",
-                    "S3DataType": "S3Prefix",
+                    "S3DataType": "ManifestFile",
                     "S3InputMode": "File",
                 },
             }
@@ -232,7 +237,7 @@ def test_a_correct_request_still_works(raw, operation):
     status, described = raw.ask(f"Describe{name}", {f"{name}Name": "correct"})
     assert (status, described[member]) == (200, arn)
     if state := next((one for one in described if one == f"{name}Status"), None):
-        # Its data are not there, which ends it before anything has been started.
+        # Its data are wrong, which ends it before anything has been started.
         found = eventually(
             lambda: (
                 (one := raw.ask(f"Describe{name}", {f"{name}Name": "correct"})[1])[state]
@@ -241,7 +246,7 @@ def test_a_correct_request_still_works(raw, operation):
             ),
             60,
         )
-        assert "no-such-bucket" in found["FailureReason"]
+        assert BUCKET in found["FailureReason"]
 
 
 def test_a_member_that_the_model_does_not_know_is_passed_over(raw):
