@@ -117,14 +117,17 @@ class Optimizer:
             # Not the error itself, whose frames hold what the pass has computed.
             failure = _line(error)
         answer = self._model(data)
+        self._give_up(form, shape, f"failed: {failure}")
+        return answer
+
+    def _give_up(self, form: Form, shape: tuple[Any, ...], why: str) -> None:
         self._shapes[shape] = False
         log.warning(
-            "inputs of shape [N, %s] are answered by the model as loaded: %s failed: %s",
+            "inputs of shape [N, %s] are answered by the model as loaded: %s %s",
             ", ".join(map(str, shape[1:])),
             form.name,
-            failure,
+            why,
         )
-        return answer
 
     def _begin(self, data: Any) -> None:
         if data.ndim < 2 or not len(data):
@@ -147,14 +150,10 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - whatever it is, this shape is not for it
             log.debug("%s failed for %s: %s", form.name, shape, error)
             difference = float("inf")
-        self._shapes[shape] = difference <= self._tolerance
-        if not self._shapes[shape]:
-            log.warning(
-                "inputs of shape [N, %s] are answered by the model as loaded: %s differs by %.1e",
-                ", ".join(map(str, shape[1:])),
-                form.name,
-                difference,
-            )
+        if difference <= self._tolerance:
+            self._shapes[shape] = True
+        else:
+            self._give_up(form, shape, f"differs by {difference:.1e}")
         return answer
 
     def _build(self, sample: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.serving.conftest import Server
 
@@ -37,6 +37,17 @@ GATED = """
             os.kill(os.getpid(), 9)
         return model(data)
 """
+
+
+def starter(
+    start: Callable[..., Server], model_root: Callable[..., Path], gate: Path, front: str
+) -> Callable[..., Server]:
+    """Starts servers that wait for files in the folder ``gate``."""
+
+    def begin(**environ: str) -> Server:
+        return start(model_root(GATED), GATE=str(gate), BYOC_FRONT=front, **environ)
+
+    return begin
 
 
 @contextlib.contextmanager

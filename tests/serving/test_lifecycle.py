@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.serving.gated import ECHO, GATED, held_request
+from tests.serving.gated import ECHO, held_request, starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,12 +31,7 @@ def gate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gated(start, model_root, gate, front) -> Callable[..., Server]:
-    def begin(**environ: str) -> Server:
-        root = model_root(GATED)
-        server: Server = start(root, GATE=str(gate), BYOC_FRONT=front, **environ)
-        return server
-
-    return begin
+    return starter(start, model_root, gate, front)
 
 
 @pytest.mark.contract(56, 58)

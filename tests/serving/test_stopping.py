@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.serving.gated import ECHO, GATED, descendants, held_request
+from tests.serving.gated import ECHO, descendants, held_request, starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +35,7 @@ def gate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gated(start, model_root, gate, front) -> Callable[..., Server]:
-    def begin(**environ: str) -> Server:
-        root = model_root(GATED)
-        server: Server = start(root, GATE=str(gate), BYOC_FRONT=front, **environ)
-        return server
-
-    return begin
+    return starter(start, model_root, gate, front)
 
 
 @pytest.mark.contract(69)

@@ -97,3 +97,12 @@ TOLD = [
     "epoch=3; loss=0.333333; odd=nan;",
     "told False",
 ]
+
+
+def prepared(root: Path) -> Job:
+    """A job whose directories are there, with a model."""
+    for name in ("model/code", "checkpoints", "config"):
+        (root / name).mkdir(parents=True)
+    (root / "model" / "model.pth").write_bytes(b"weights")
+    (root / "model" / "code" / "inference.py").write_text("x = 1\n")
+    return Job(root)

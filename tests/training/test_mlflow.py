@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.training.mlflow_jobs import DEADLINE_SECONDS, PROGRAM, TOLD, Job
+from tests.training.mlflow_jobs import DEADLINE_SECONDS, PROGRAM, TOLD, Job, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    for name in ("model/code", "checkpoints", "config"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "model" / "model.pth").write_bytes(b"weights")
-    (tmp_path / "model" / "code" / "inference.py").write_text("x = 1\n")
-    return Job(tmp_path)
+    return prepared(tmp_path)
 
 
 @dataclass

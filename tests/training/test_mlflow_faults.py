@@ -15,7 +15,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.training.mlflow_jobs import ARN, PROGRAM, TOLD, Job
+from tests.training.mlflow_jobs import ARN, PROGRAM, TOLD, Job, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    for name in ("model/code", "checkpoints", "config"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "model" / "model.pth").write_bytes(b"weights")
-    (tmp_path / "model" / "code" / "inference.py").write_text("x = 1\n")
-    return Job(tmp_path)
+    return prepared(tmp_path)
 
 
 @dataclass
